@@ -1,0 +1,90 @@
+"""Files that are either whole or not there, and the checkpoint: everything that a run is.
+
+A checkpoint holds tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it and no file can run code.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from errors import UserError
+
+FORMAT = 1  # rises when a checkpoint of an older version can no longer be read
+LAST = "last.pt"
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Write a file under a temporary name in its folder, sync it, then rename it: an interruption leaves the old file alone.
+
+    Raises:
+        OSError: the folder or the disk refuses; the temporary file is removed.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+            error.filename = str(path)
+        raise
+    if os.name != "posix":
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_atomically(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+
+
+def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+    """Write a checkpoint atomically. The payload holds tensors, numbers, strings and containers of them.
+
+    Raises:
+        OSError: the file can't be written; an earlier checkpoint of this name is left as it was.
+    """
+    # Into memory first: torch.save turns a full disk into a RuntimeError that names no file.
+    data = io.BytesIO()
+    torch.save({"format": FORMAT, **payload}, data)
+    write_atomically(path, lambda file: file.write(data.getbuffer()))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU, without running code from it.
+
+    Raises:
+        UserError: there is none, it is broken, or another version of this program wrote it.
+    """
+    if not path.is_file():
+        raise UserError(f"no checkpoint at {path}")
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a readable checkpoint (truncated or not written by this program)") from error
+    if not isinstance(payload, dict) or "format" not in payload:
+        raise UserError(f"{path} is not a checkpoint of this program")
+    if payload["format"] != FORMAT:
+        raise UserError(f"{path} has checkpoint format {payload['format']}, this program reads format {FORMAT}")
+    return payload
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The checkpoint meant by a run folder or a checkpoint file."""
+    return run / LAST if run.is_dir() else run

@@ -1,0 +1,99 @@
+"""CNN discriminator D_φ: the probability that a sequence is real (paper, Eqs. 11-15; Zhang and LeCun 2015; Srivastava et al. 2015).
+
+Token embeddings, convolutions of several widths, ReLU, maximum over time, one highway layer, dropout, 2-way softmax.
+Class 0 is "generated", class 1 is "real".
+
+Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, F filters in all.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+REAL = 1  # class number of real sequences; generated ones are class 0
+
+SCORING_ROWS = 512  # sequences scored at a time: their windows stay near a CPU's cache
+
+
+class Discriminator(nn.Module):
+    """Text CNN with a highway layer.
+
+    Args:
+        vocab_size: V.
+        emb_dim: E.
+        filters: (width, number) of each kind of filter; a width may occur more than once.
+        keep_prob: the share of features that dropout keeps in training mode.
+        dropout_rng: the random stream of dropout (on the CPU); None uses torch's global one.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        emb_dim: int,
+        filters: list[tuple[int, int]],
+        keep_prob: float = 0.75,
+        dropout_rng: torch.Generator | None = None,
+    ):
+        super().__init__()
+        numbers: dict[int, int] = {}
+        for width, number in filters:  # filters of one width are one product
+            numbers[width] = numbers.get(width, 0) + number
+        total = sum(numbers.values())  # F
+        self.keep_prob = keep_prob
+        self.dropout_rng = dropout_rng
+        self.embed = nn.Embedding(vocab_size, emb_dim)
+        self.convolutions = nn.ModuleDict({str(w): nn.Linear(emb_dim * w, n) for w, n in numbers.items()})
+        self.highway = nn.Linear(total, total)
+        self.gate = nn.Linear(total, total)
+        self.output = nn.Linear(total, 2)
+
+    @torch.no_grad()
+    def initialise(self, rng: torch.Generator) -> Discriminator:
+        """Draw all weights anew as the authors' code does, on the CPU; returns itself."""
+        self.embed.weight.uniform_(-1, 1, generator=rng)
+        for layer in [*self.convolutions.values(), self.output]:
+            nn.init.trunc_normal_(layer.weight, std=0.1, a=-0.2, b=0.2, generator=rng)  # TensorFlow cuts at 2σ
+            layer.bias.fill_(0.1)
+        for layer in (self.highway, self.gate):
+            limit = math.sqrt(6 / (layer.in_features + layer.out_features))
+            layer.weight.uniform_(-limit, limit, generator=rng)
+            layer.bias.zero_()
+        return self
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits of (generated, real): (B, T) -> (B, 2). Drops features in training mode only."""
+        return self._logits(tokens, dropout=self.training)
+
+    def _logits(self, tokens: Tensor, dropout: bool) -> Tensor:
+        features = self._features(tokens)  # (B, F)
+        gate = torch.sigmoid(self.gate(features))
+        features = gate * torch.relu(self.highway(features)) + (1 - gate) * features
+        if dropout:
+            # F.dropout takes no random stream, and a resumed run must draw the same masks.
+            kept = torch.rand(features.shape, generator=self.dropout_rng) < self.keep_prob
+            features = features * (kept.to(features.device) / self.keep_prob)
+        return self.output(features)
+
+    def _features(self, tokens: Tensor) -> Tensor:
+        """Largest activation of each filter over all positions: (B, T) -> (B, F)."""
+        embedded = self.embed(tokens)  # (B, T, E)
+        features = []
+        for width, layer in self.convolutions.items():
+            windows = embedded.unfold(1, int(width), 1).flatten(2)  # (B, T - width + 1, E·width)
+            response = nn.functional.linear(windows, layer.weight).amax(dim=1)  # (B, filters of this width)
+            # One bias for all positions, and ReLU is monotone: both may follow the maximum.
+            features.append(torch.relu(response + layer.bias))
+        return torch.cat(features, dim=1)
+
+    @torch.no_grad()
+    def prob_real(self, tokens: Tensor) -> Tensor:
+        """D(Y), the probability that each sequence is real, without dropout whatever the mode: (B, T) -> (B,) in [0, 1]."""
+        logits = torch.cat([self._logits(part, dropout=False) for part in tokens.split(SCORING_ROWS)])
+        return logits.softmax(dim=1)[:, REAL]
+
+    def l2(self) -> Tensor:
+        """(‖W‖² + ‖b‖²)/2 of the output layer, the part that the authors' code regularises."""
+        return (self.output.weight.square().sum() + self.output.bias.square().sum()) / 2

@@ -1,0 +1,28 @@
+"""What the user can mend, told in one line: bad flags, missing or broken files, a full disk."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """A problem that the user can mend; its text is one clear line that says how."""
+
+
+def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
+    """Decorate a command's main function: a UserError or OSError becomes one line on stderr and exit status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args: object, **kwargs: object) -> int:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            message = str(error)
+        except OSError as error:  # a file or a disk, whose operating system's words and path say what is wrong
+            message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        return 2
+
+    return wrapped

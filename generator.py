@@ -1,0 +1,142 @@
+"""LSTM generator: the policy G_θ that picks one token at a time (Yu et al. 2017, Eqs. 9-10).
+
+The same class with other weights is the roll-out policy G_β and the oracle G_oracle. Training reads whole sequences through
+`nn.LSTM` (teacher forcing); sampling goes through `step`, one token at a time, on the same parameters.
+
+Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, H hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from categorical import SoftmaxSampler, chunk_rows
+
+State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
+
+
+class Generator(nn.Module):
+    """LSTM language model over V tokens. Step 1 reads `start_token`, which is a real token as well (as in the authors' code).
+
+    Args:
+        vocab_size: V.
+        emb_dim: E.
+        hidden_dim: H.
+        start_token: the token read before the first one.
+    """
+
+    def __init__(self, vocab_size: int, emb_dim: int, hidden_dim: int, start_token: int = 0):
+        super().__init__()
+        self.start_token = start_token
+        self.embed = nn.Embedding(vocab_size, emb_dim)
+        self.lstm = nn.LSTM(emb_dim, hidden_dim, batch_first=True)
+        self.output = nn.Linear(hidden_dim, vocab_size)
+        # The paper's cell has one bias a gate. nn.LSTM adds two: training both would double the bias's learning rate.
+        self.lstm.bias_hh_l0.requires_grad_(False)
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of tokens."""
+        return self.output.out_features
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.output.weight.device
+
+    @torch.no_grad()
+    def initialise(
+        self, rng: torch.Generator, embedding_std: float, output_std: float, output_bias_std: float, lstm_std: float | None
+    ) -> Generator:
+        """Draw all weights anew, on the CPU, so that a seed gives the same weights on every device.
+
+        Args:
+            rng: a CPU random stream.
+            embedding_std, output_std, output_bias_std: standard deviations of N(0, σ²); 0 gives zeros.
+            lstm_std: the same for the LSTM's weights and biases; None means Glorot uniform weights, zero biases and 1 added to
+                the forget gate's bias (TensorFlow's BasicLSTMCell).
+
+        Returns:
+            Itself.
+        """
+        hidden_dim, emb_dim = self.lstm.hidden_size, self.lstm.input_size
+        self.embed.weight.normal_(0, embedding_std, generator=rng)
+        for weight in (self.lstm.weight_ih_l0, self.lstm.weight_hh_l0):  # (4H, E), (4H, H); gates i, f, g, o
+            if lstm_std is None:
+                # TensorFlow keeps both in one (E + H, 4H) matrix, so Glorot's limit counts both fan-ins.
+                limit = math.sqrt(6 / (emb_dim + hidden_dim + 4 * hidden_dim))
+                weight.uniform_(-limit, limit, generator=rng)
+            else:
+                weight.normal_(0, lstm_std, generator=rng)
+        bias = self.lstm.bias_ih_l0.zero_()
+        if lstm_std is None:
+            bias[hidden_dim : 2 * hidden_dim] = 1.0
+        else:
+            bias.normal_(0, lstm_std, generator=rng)
+        self.lstm.bias_hh_l0.zero_()
+        self.output.weight.normal_(0, output_std, generator=rng)
+        self.output.bias.normal_(0, output_bias_std, generator=rng)
+        return self
+
+    def hidden(self, tokens: Tensor) -> Tensor:
+        """Hidden state that predicts each token, by teacher forcing: (B, T) -> (B, T, H)."""
+        start = torch.full_like(tokens[:, :1], self.start_token)  # (B, 1)
+        inputs = torch.cat([start, tokens[:, :-1]], dim=1)  # (B, T), step t reads token t - 1
+        return self.lstm(self.embed(inputs))[0]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Log-probability of every token of the vocabulary at every step: (B, T) -> (B, T, V), in nats."""
+        return self.output(self.hidden(tokens)).log_softmax(dim=-1)
+
+    def nll(self, tokens: Tensor) -> Tensor:
+        """−log G(y_t | y_1..t−1) of each given token: (B, T) -> (B, T), in nats."""
+        hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
+        rows = chunk_rows(self.vocab_size, self.device)  # in chunks, since (B·T, V) logits may not fit
+        parts = []
+        for h, y in zip(hidden.split(rows), tokens.reshape(-1, 1).split(rows), strict=True):
+            logits = self.output(h)
+            parts.append(logits.logsumexp(dim=1) - logits.gather(1, y)[:, 0])
+        return torch.cat(parts).view(tokens.shape)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The zero LSTM state before the start token: two (B, H) tensors."""
+        zeros = self.output.weight.new_zeros(batch_size, self.lstm.hidden_size)
+        return zeros, zeros
+
+    def step(self, tokens: Tensor, state: State) -> State:
+        """Read one token a row: (B,) and the state before it -> the state after it, whose h predicts the next token."""
+        lstm = self.lstm
+        return torch.lstm_cell(
+            self.embed(tokens), state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0
+        )
+
+    def sampler(self, temperature: float = 1.0) -> SoftmaxSampler:
+        """A sampler for the output layer as it is now; the layer must not change while it is used."""
+        return SoftmaxSampler(self.output.weight, self.output.bias, temperature)
+
+    @torch.no_grad()
+    def sample(self, num: int, seq_len: int, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
+        """Sequences drawn from the model: int64 (num, seq_len).
+
+        Args:
+            num: how many sequences.
+            seq_len: T.
+            rng: a CPU random stream: the same seed gives the same uniform numbers on every device.
+            temperature: divides the logits; 1 samples the model itself.
+
+        Raises:
+            ValueError: the temperature is not a positive number.
+        """
+        uniforms = torch.rand(seq_len, num, dtype=torch.float64, generator=rng).to(self.device)
+        tokens = torch.empty(num, seq_len, dtype=torch.int64, device=self.device)
+        sampler = self.sampler(temperature)
+        last = torch.full_like(tokens[:, 0], self.start_token)
+        state = self.initial_state(num)
+        for t in range(seq_len):
+            state = self.step(last, state)
+            last = sampler.draw(state[0], uniforms[t])
+            tokens[:, t] = last
+        return tokens

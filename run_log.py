@@ -1,0 +1,173 @@
+"""The one place that writes what a run reports: TensorBoard, JSON lines, progress bars and lines on the screen.
+
+`metrics.jsonl` gets one object per evaluation, `training.jsonl` one per training epoch. A checkpoint keeps how long each log
+file was (`marks`); resuming cuts the files back to that length, so that epochs done again leave no point twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from tqdm import tqdm
+
+from errors import UserError
+
+METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
+RUN_FILES = ("config.json", "last.pt", ".last.pt.partial", "final.json", METRICS, TRAINING)
+EVENTS = "events.out.tfevents.*"
+SCREEN_LINES = 10  # lines a phase when the output is no terminal and has no progress bar
+
+Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in bytes
+
+
+def run_files(log_dir: Path, eval_log_dir: Path) -> list[Path]:
+    """The files of a run that are in these folders already."""
+    found = [log_dir / name for name in RUN_FILES if (log_dir / name).exists()]
+    for folder in dict.fromkeys((log_dir, eval_log_dir)):
+        found += sorted(folder.glob(EVENTS))
+    return found
+
+
+def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
+    """Make the folders of a new run and see that they can be written.
+
+    Raises:
+        UserError: a folder holds a run and `overwrite` is false.
+        OSError: a folder can't be made or written.
+    """
+    if found := run_files(log_dir, eval_log_dir):
+        if not overwrite:
+            raise UserError(
+                f"{found[0].parent} already holds a run: go on with it (--resume), replace it (--overwrite) or choose another folder"
+            )
+        for path in found:
+            path.unlink()
+    for folder in (log_dir, eval_log_dir):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+
+
+def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks) -> None:
+    """Cut the log files back to the lengths in `marks`, and remove event files that were begun later."""
+    for key, folder in (("log", log_dir), ("eval", eval_log_dir)):
+        lengths = marks[key]
+        for path in [*folder.glob(EVENTS), folder / METRICS, folder / TRAINING]:
+            length = lengths.get(path.name, 0)
+            if not path.exists() or path.stat().st_size <= length:
+                continue
+            if length:
+                os.truncate(path, length)
+            else:
+                path.unlink()
+
+
+class RunLog:
+    """Open logs of one run.
+
+    Args:
+        log_dir: gets training events and the JSON lines.
+        eval_log_dir: gets evaluation events.
+        marks: lengths of the log files in the checkpoint that the run goes on from; None for a new run.
+        next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+
+    def __init__(self, log_dir: Path, eval_log_dir: Path, marks: Marks | None = None, next_step: int | None = None):
+        if marks is not None:
+            cut_back(log_dir, eval_log_dir, marks)
+        self.folders = {"log": log_dir, "eval": eval_log_dir}
+        # Line buffering: a reader sees each epoch at once.
+        self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
+        self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
+        self.train_events = SummaryWriter(str(log_dir))
+        self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
+        self.bar: tqdm | None = None
+        self.interactive = sys.stderr.isatty()
+
+    def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float]]) -> None:
+        """One training epoch of a phase: scalars `phase/name`, a list as `phase/name/01`, `phase/name/02`, ..."""
+        axis = epoch if phase == "pretrain_d" else step
+        self.training_file.write(json.dumps({"phase": phase, "epoch": epoch, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, list):
+                for position, item in enumerate(value, start=1):
+                    self.train_events.add_scalar(f"{phase}/{name}/{position:02d}", item, axis)
+            else:
+                self.train_events.add_scalar(f"{phase}/{name}", value, axis)
+
+    def evaluation(self, record: Mapping[str, float | str], scalars: Mapping[str, float], sample: str) -> None:
+        """One evaluation: its JSON line, its scalars and a text sample at the record's step."""
+        self.metrics_file.write(json.dumps(dict(record)) + "\n")
+        step = record["step"]
+        for name, value in scalars.items():
+            self.eval_events.add_scalar(name, value, step)
+        self.eval_events.add_text("sample", "\n".join("    " + line for line in sample.splitlines()), step)
+
+    def token_image(self, tokens: Tensor, vocab_size: int, step: int) -> None:
+        """Sequences (B, T) as a grey image, a pixel a token: black is token 0, white token V − 1."""
+        grey = tokens.float() / max(1, vocab_size - 1)  # (B, T)
+        self.eval_events.add_image("generation", grey, step, dataformats="HW")
+
+    def hyper_parameters(self, settings: Mapping[str, object]) -> None:
+        """The run's settings, for TensorBoard's HPARAMS and TEXT pages."""
+        values = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
+        for summary in hparams(values, {"nll": 0.0, "nll_test": 0.0}):  # only names the metrics: their values are the curves'
+            self.eval_events.file_writer.add_summary(summary)
+        table = "\n".join(["| flag | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())])
+        self.train_events.add_text("settings", table, 0)
+
+    def marks(self) -> Marks:
+        """Flush everything and tell how long each log file is now."""
+        for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
+            stream.flush()
+        names = {key: [p.name for p in folder.glob(EVENTS)] for key, folder in self.folders.items()}
+        names["log"] += [METRICS, TRAINING]
+        return {key: {name: (self.folders[key] / name).stat().st_size for name in sorted(names[key])} for key in names}
+
+    def epochs(self, phase: str, done: int, total: int) -> Iterable[int]:
+        """Epoch numbers done + 1 ... total of a phase, under a progress bar where there is a terminal."""
+        self.bar = tqdm(
+            range(done + 1, total + 1), desc=phase, initial=done, total=total, unit="epoch", disable=not self.interactive, leave=True
+        )
+        return self.bar
+
+    def show(self, values: Mapping[str, float]) -> None:
+        """Current numbers at the end of the progress bar."""
+        if self.bar is not None:
+            self.bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
+
+    def line(self, text: str) -> None:
+        """One line on the screen, above the progress bar."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def line_now_and_then(self, epoch: int, total: int, text: str) -> None:
+        """A line for those without a progress bar, about SCREEN_LINES times a phase."""
+        if not self.interactive and (epoch == total or epoch % max(1, total // SCREEN_LINES) == 0):
+            self.line(text)
+
+    def close(self) -> None:
+        """Flush and close every file."""
+        if self.bar is not None:
+            self.bar.close()
+        for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
+            stream.close()
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for the first line of a run."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"

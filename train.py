@@ -1,0 +1,413 @@
+"""Algorithm 1 of the paper: pre-train G, pre-train D, then alternate policy-gradient steps on G with training of D.
+
+A phase is a function that runs one epoch on the state and returns the numbers worth logging. One loop (`train`) counts, logs,
+evaluates and saves for all phases, so that resuming only means skipping epochs already counted.
+
+Shapes: B sequences, T tokens each, N roll-outs a prefix, k passes over the discriminator's data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from checkpoint import LAST, save_checkpoint
+from data_loader import OracleData, token_lines
+from discriminator import REAL, Discriminator
+from errors import UserError
+from generator import Generator
+from metrics import discriminator_scores, mean_nll
+from oracle import make_oracle
+from rollout import action_values
+from run_log import RunLog
+
+# Standard deviations of the generator's weights: "glorot" is the command line's original, "normal" the authors' code.
+GENERATOR_INIT = {
+    "glorot": dict(embedding_std=0.1, output_std=1.0, output_bias_std=0.0, lstm_std=None),
+    "normal": dict(embedding_std=0.1, output_std=0.1, output_bias_std=0.1, lstm_std=0.1),
+}
+PHASES = ("pretrain_g", "pretrain_d", "adversarial")
+SAMPLE_LINES = 5  # sequences shown in each evaluation's text sample
+
+Metrics = dict[str, float | list[float]]
+
+
+def stream(seed: int, *purpose: object) -> torch.Generator:
+    """The random stream of a seed and a purpose, on the CPU: the same numbers on every device, whatever other streams draw."""
+    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes, and nothing else.
+
+    Attributes:
+        generator: G_θ.
+        policy: the roll-out policy G_β.
+        discriminator: D_φ.
+        optimizers: "mle" and "policy" for G (as in the original, each phase has its own), "discriminator" for D.
+        streams: the named random streams that training draws from.
+        epochs_done: finished epochs of each phase.
+        clipped, steps: how many of G's steps in each phase had their gradient clipped, and how many there were.
+        seconds: time spent, over all interruptions.
+    """
+
+    generator: Generator
+    policy: Generator
+    discriminator: Discriminator
+    optimizers: dict[str, torch.optim.Optimizer]
+    streams: dict[str, torch.Generator]
+    epochs_done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    clipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    seconds: float = 0.0
+
+    @property
+    def step(self) -> int:
+        """The axis of the evaluation curves: epochs of G, pre-training and adversarial."""
+        return self.epochs_done["pretrain_g"] + self.epochs_done["adversarial"]
+
+    def _modules(self) -> dict[str, Any]:
+        models = {"generator": self.generator, "policy": self.policy, "discriminator": self.discriminator}
+        return {**models, **{f"optimizer_{name}": optimizer for name, optimizer in self.optimizers.items()}}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as tensors and numbers."""
+        return {
+            **{name: module.state_dict() for name, module in self._modules().items()},
+            "streams": {name: rng.get_state() for name, rng in self.streams.items()},
+            "counts": {"epochs_done": self.epochs_done, "clipped": self.clipped, "steps": self.steps},
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over a saved state; raises RuntimeError, KeyError or ValueError where it does not fit."""
+        for name, module in self._modules().items():
+            module.load_state_dict(saved[name])
+        for name, rng in self.streams.items():
+            rng.set_state(saved["streams"][name])
+        for name, counts in saved["counts"].items():
+            getattr(self, name).update(counts)
+        self.seconds = saved["seconds"]
+
+
+def make_generator(args: argparse.Namespace) -> Generator:
+    """A generator of the run's sizes, its weights drawn from the run's seed, on the CPU."""
+    generator = Generator(args.vocab_size, args.g_emb_dim, args.g_hidden_dim)
+    return generator.initialise(stream(args.seed, "generator weights"), **GENERATOR_INIT[args.g_init])
+
+
+def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
+    """A new run's state: all weights drawn from the seed."""
+    streams = {name: stream(args.seed, name) for name in ("policy samples", "rollouts", "negatives", "shuffle", "dropout")}
+    generator = make_generator(args).to(device)
+    discriminator = Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters, args.d_keep_prob, streams["dropout"])
+    discriminator.initialise(stream(args.seed, "discriminator weights")).to(device)
+
+    def adam(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=learning_rate, fused=True)
+
+    return TrainState(
+        generator=generator,
+        policy=copy.deepcopy(generator).requires_grad_(False),
+        discriminator=discriminator,
+        optimizers={
+            "mle": adam(generator, args.g_lr),
+            "policy": adam(generator, args.g_lr),
+            "discriminator": adam(discriminator, args.d_lr),
+        },
+        streams=streams,
+    )
+
+
+def make_data(args: argparse.Namespace, device: torch.device, saved: dict[str, Any] | None = None) -> OracleData:
+    """The oracle's data, drawn from the seed, or as an earlier part of the run saved it."""
+    seed = args.seed if args.oracle_seed is None else args.oracle_seed
+    oracle = make_oracle(
+        args.vocab_size, args.oracle_emb_dim, args.oracle_hidden_dim, args.oracle_init, stream(seed, "oracle weights")
+    ).to(device)
+    if saved is None:
+        held_out = oracle.sample(args.eval_samples, args.seq_len, stream(args.seed, "held-out data"))
+        return OracleData(oracle, args.seq_len, args.train_size, stream(args.seed, "training data"), held_out)
+    oracle.load_state_dict(saved["oracle"])
+    train = None if saved["train"] is None else saved["train"].to(device)
+    data = OracleData(oracle, args.seq_len, args.train_size, torch.Generator(), saved["held_out"].to(device), train)
+    data.train_rng.set_state(saved["train_rng"])
+    return data
+
+
+def generator_step(state: TrainState, phase: str, loss: Tensor, optimizer: str, grad_clip: float) -> Tensor:
+    """One clipped optimiser step on G; returns the gradient norm before clipping."""
+    state.optimizers[optimizer].zero_grad(set_to_none=True)
+    loss.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.generator.parameters(), grad_clip)
+    state.optimizers[optimizer].step()
+    state.steps[phase] += 1
+    return norm
+
+
+def pretrain_g_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+    """Maximum likelihood: minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on real sequences."""
+    losses, norms = [], []
+    for tokens in data.batches(args.batch_size):
+        loss = state.generator.nll(tokens).mean()
+        norms.append(generator_step(state, "pretrain_g", loss, "mle", args.grad_clip))
+        losses.append(loss.detach())
+    tokens_read = len(losses) * args.batch_size * args.seq_len
+    return {"loss": _mean(losses), **_clipping(state, "pretrain_g", norms, args.grad_clip), "tokens": tokens_read}
+
+
+def discriminator_round(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+    """Fresh negatives, then k passes: over all of them and the training set, or one batch each where data are drawn fresh."""
+    real = data.real(args.batch_size)  # (M, T)
+    fake = state.generator.sample(len(real), args.seq_len, state.streams["negatives"])  # (M, T)
+    pool = torch.cat([real, fake])  # (2M, T)
+    labels = torch.zeros(len(pool), dtype=torch.int64, device=pool.device)
+    labels[: len(real)] = REAL
+    num_batches = 1 if data.train is None else len(pool) // args.batch_size
+    state.discriminator.train()
+    totals = torch.zeros(5, device=pool.device)  # loss, real right, real seen, fake right, fake seen: no .item() in the loop
+    for _ in range(args.d_epochs):
+        order = torch.randperm(len(pool), generator=state.streams["shuffle"]).to(pool.device)
+        for index in order.split(args.batch_size)[:num_batches]:
+            totals += discriminator_step(state, pool[index], labels[index], args.d_l2)
+    loss, real_right, real_seen, fake_right, fake_seen = totals.tolist()
+    return {
+        "d_loss": loss / (args.d_epochs * num_batches),
+        "d_accuracy_real": real_right / max(1.0, real_seen),
+        "d_accuracy_fake": fake_right / max(1.0, fake_seen),
+    }
+
+
+def discriminator_step(state: TrainState, tokens: Tensor, labels: Tensor, l2: float) -> Tensor:
+    """One step of D on sequences (B, T) and classes (B,); returns (loss, real right, real seen, fake right, fake seen)."""
+    logits = state.discriminator(tokens)  # (B, 2)
+    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+    loss = cross_entropy + l2 * state.discriminator.l2() if l2 else cross_entropy
+    state.optimizers["discriminator"].zero_grad(set_to_none=True)
+    loss.backward()
+    state.optimizers["discriminator"].step()
+    right, real = logits.argmax(dim=1) == labels, labels == REAL
+    return torch.stack([loss.detach(), (right & real).sum(), real.sum(), (right & ~real).sum(), (~real).sum()])
+
+
+def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str) -> Tensor:
+    """−Σ Q_t · log G_θ(y_t | y_1..t−1) over B·T, or its mean (paper, Eq. 8): tokens and rewards are (B, T)."""
+    losses = generator.nll(tokens) * rewards  # (B, T)
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+@torch.no_grad()
+def follow(policy: Generator, generator: Generator, rate: float) -> None:
+    """β ← rate·β + (1 − rate)·θ; rate 0 copies θ (Algorithm 1)."""
+    for beta, theta in zip(policy.parameters(), generator.parameters(), strict=True):
+        if rate:
+            beta.lerp_(theta, 1 - rate)
+        else:
+            beta.copy_(theta)
+
+
+def adversarial_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+    """One round of Algorithm 1: g-steps on G, d-steps on D with fresh negatives each, then β follows θ."""
+    losses, norms, rewards = [], [], []
+    for _ in range(args.g_steps):
+        tokens = state.generator.sample(args.batch_size, args.seq_len, state.streams["policy samples"])  # (B, T)
+        reward = action_values(
+            state.policy, state.discriminator.prob_real, tokens, args.rollout_num, state.streams["rollouts"]
+        )  # (B, T)
+        loss = policy_loss(state.generator, tokens, reward, args.policy_loss)
+        norms.append(generator_step(state, "adversarial", loss, "policy", args.grad_clip))
+        losses.append(loss.detach())
+        rewards.append(reward.mean(dim=0))  # (T,)
+    rounds = [discriminator_round(state, data, args) for _ in range(args.d_steps)]
+    follow(state.policy, state.generator, args.rollout_update_rate)
+    by_position = torch.stack(rewards).mean(dim=0)  # (T,)
+    drawn = args.batch_size * args.seq_len * (1 + args.rollout_num * (args.seq_len - 1) / 2)  # tokens of one g-step
+    return {
+        "g_loss": _mean(losses),
+        "reward": by_position.mean().item(),
+        "reward_at": by_position.tolist(),
+        **_clipping(state, "adversarial", norms, args.grad_clip),
+        **{name: sum(r[name] for r in rounds) / len(rounds) for name in (rounds[0] if rounds else ())},
+        "tokens": args.g_steps * drawn,
+    }
+
+
+def pretrain_d_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+    """One round of discriminator pre-training, and D on held-out real and freshly generated sequences after it."""
+    values = discriminator_round(state, data, args)
+    rng = stream(args.seed, "evaluation of D", state.epochs_done["pretrain_d"] + 1)
+    fresh = state.generator.sample(len(data.held_out), args.seq_len, rng)
+    return {**values, **held_out_scores(state.discriminator, data.held_out, fresh)}
+
+
+def held_out_scores(discriminator: Discriminator, real: Tensor, fresh: Tensor) -> dict[str, float]:
+    """D's accuracy and AUC on held-out real sequences against freshly generated ones, both (M, T)."""
+    scores = discriminator_scores(discriminator.prob_real(real), discriminator.prob_real(fresh))
+    return {f"d_held_out_{name}": value for name, value in scores.items()}
+
+
+def _mean(values: list[Tensor]) -> float:
+    return torch.stack(values).mean().item()
+
+
+def _clipping(state: TrainState, phase: str, norms: list[Tensor], grad_clip: float) -> dict[str, float]:
+    """Mean gradient norm before clipping, and the share of the phase's steps so far that were clipped."""
+    norm = torch.stack(norms)
+    state.clipped[phase] += int((norm > grad_clip).sum())
+    return {"grad_norm": norm.mean().item(), "clipped_share": state.clipped[phase] / state.steps[phase]}
+
+
+def evaluate(
+    generator: Generator, data: OracleData, held_out: Tensor, num: int, rng: torch.Generator
+) -> tuple[dict[str, float], Tensor]:
+    """Measure the generator on `num` freshly generated sequences and on held-out ones (M, T); changes no weight.
+
+    Returns:
+        The numbers, NLLs in nats per token with their standard errors, and the generated sequences (num, T).
+    """
+    samples = generator.sample(num, data.seq_len, rng)
+    nll_oracle, nll_oracle_error = data.nll_oracle(samples)
+    nll_test, nll_test_error = mean_nll(generator, held_out)
+    values = {
+        "nll_oracle": nll_oracle,
+        "nll_test": nll_test,
+        "nll_oracle_error": nll_oracle_error,
+        "nll_test_error": nll_test_error,
+        "distinct_tokens": samples.unique().numel(),
+    }
+    return values, samples
+
+
+def final_evaluation(state: TrainState, data: OracleData, args: argparse.Namespace) -> dict[str, float]:
+    """The end result on `--final_eval_samples` sequences, with a held-out sample of that size of its own."""
+    num = args.final_eval_samples
+    held_out = data.oracle.sample(num, data.seq_len, stream(args.seed, "final held-out data"))
+    values, _ = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
+    return {"step": state.step, "samples": num, **values}
+
+
+class Trainer:
+    """Runs the phases in order, and counts, logs, evaluates and saves for all of them.
+
+    Args:
+        state: what training changes.
+        data: the token source.
+        args: the run's settings.
+        log: open logs.
+        entropy: the oracle's entropy per token, the floor of NLL_test.
+        last_evaluation: the numbers of the latest evaluation, for the screen.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        data: OracleData,
+        args: argparse.Namespace,
+        log: RunLog,
+        entropy: float,
+        last_evaluation: dict[str, float],
+    ):
+        self.state, self.data, self.args, self.log, self.entropy = state, data, args, log, entropy
+        self.last_evaluation = last_evaluation
+        self.stop_requested = False
+
+    def phases(self) -> list[tuple[str, Callable[..., Metrics], int]]:
+        """(name, epoch function, number of epochs) in order. Without adversarial epochs D has no use and is not trained."""
+        args = self.args
+        return [
+            ("pretrain_g", pretrain_g_epoch, args.pretrain_g_epochs),
+            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if args.total_epochs else 0),
+            ("adversarial", adversarial_epoch, args.total_epochs),
+        ]
+
+    def run(self) -> bool:
+        """Train to the end, or until `stop_requested` is set; returns whether the end was reached. Saves in both cases.
+
+        Raises:
+            UserError: the loss is no longer finite.
+            OSError: a file can't be written.
+        """
+        if not any(self.state.epochs_done.values()):
+            if self.args.evaluate:
+                self._evaluate("pretrain_g")
+            self.save()  # so that --resume works from the first moment
+        for phase, run_epoch, num_epochs in self.phases():
+            if self.state.epochs_done[phase] >= num_epochs:
+                continue
+            for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
+                self._epoch(phase, run_epoch, num_epochs)
+                if self.stop_requested:
+                    self.save()
+                    return False
+        return True
+
+    def _epoch(self, phase: str, run_epoch: Callable[..., Metrics], num_epochs: int) -> None:
+        start = time.perf_counter()
+        values = run_epoch(self.state, self.data, self.args)
+        seconds = time.perf_counter() - start
+        self.state.epochs_done[phase] += 1
+        self.state.seconds += seconds
+        epoch = self.state.epochs_done[phase]
+        if "tokens" in values:
+            values["tokens_per_second"] = values.pop("tokens") / seconds
+        values["epochs_per_second"] = 1 / seconds
+        for name in ("loss", "g_loss", "d_loss"):
+            if not math.isfinite(values.get(name, 0.0)):
+                raise UserError(f"{name} is {values[name]} in {phase} epoch {epoch}: a lower learning rate may help")
+        if self.args.evaluate and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.eval_every == 0):
+            values |= self._evaluate(phase)
+        self.log.training(phase, epoch, self.state.step, values)
+        self._show(phase, epoch, num_epochs, values)
+        if epoch == num_epochs or epoch % self.args.save_every == 0:
+            self.save()
+
+    def _evaluate(self, phase: str) -> dict[str, float]:
+        """Evaluate G into the logs; returns D's numbers on held-out and fresh sequences, where D is being trained."""
+        rng = stream(self.args.seed, "evaluation", self.state.step)  # of its own: looking more often changes no training
+        values, samples = evaluate(self.state.generator, self.data, self.data.held_out, self.args.eval_samples, rng)
+        d_scores = {}
+        if phase == "adversarial":
+            d_scores = held_out_scores(self.state.discriminator, self.data.held_out, samples)
+        step = self.state.step
+        scalars = {"nll": values["nll_oracle"], "nll_test": values["nll_test"], "distinct_tokens": values["distinct_tokens"]}
+        scalars["oracle_entropy"] = self.entropy
+        record = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step, **values, **d_scores}
+        self.log.evaluation(record, scalars, token_lines(samples[:SAMPLE_LINES]))
+        if self.args.log_generation:
+            self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)
+        self.last_evaluation = values
+        return d_scores
+
+    def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
+        now = {"nll": self.last_evaluation.get("nll_oracle"), "nll_test": self.last_evaluation.get("nll_test")}
+        now |= {"loss": values.get("loss"), "reward": values.get("reward")}
+        if "d_accuracy_real" in values:
+            now["D accuracy"] = (values["d_accuracy_real"] + values["d_accuracy_fake"]) / 2
+        now = {name: value for name, value in now.items() if value is not None}
+        self.log.show(now)
+        text = "  ".join(f"{name} {value:.4f}" for name, value in now.items())
+        self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
+
+    def save(self) -> None:
+        """Write the complete state to `last.pt`."""
+        payload = {
+            "args": vars(self.args),
+            "state": self.state.state_dict(),
+            "data": {**self.data.state_dict(), "train_rng": self.data.train_rng.get_state()},
+            "entropy": self.entropy,
+            "last_evaluation": self.last_evaluation,
+            "marks": self.log.marks(),
+        }
+        save_checkpoint(Path(self.args.log_dir) / LAST, payload)
