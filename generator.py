@@ -109,9 +109,7 @@ class Generator(nn.Module):
     def step(self, tokens: Tensor, state: State) -> State:
         """Read one token a row: (B,) and the state before it -> the state after it, whose h predicts the next token."""
         lstm = self.lstm
-        return torch.lstm_cell(
-            self.embed(tokens), state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0
-        )
+        return torch.lstm_cell(self.embed(tokens), state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
 
     def sampler(self, temperature: float = 1.0) -> SoftmaxSampler:
         """A sampler for the output layer as it is now; the layer must not change while it is used."""

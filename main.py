@@ -8,13 +8,14 @@ train.py.
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import math
 import platform
+import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -116,7 +117,7 @@ FLAGS = (
     Flag(DATA, "vocab_size", whole(1), 5000, 5000, "V, number of tokens"),
     Flag(DATA, "seq_len", whole(1), 20, 20, "T, tokens in a sequence"),
     Flag(DATA, "batch_size", whole(1), 32, 64, "B, sequences in a batch, of G and of D"),
-    Flag(DATA, "train_size", whole(0), 0, 10_000, "training sequences, fixed; 0 draws every batch fresh and makes a batch an epoch"),
+    Flag(DATA, "train_size", whole(0), 0, 10_000, "training sequences, fixed; 0 draws each batch fresh and makes a batch an epoch"),
     Flag(DATA, "oracle_seed", whole(0), None, None, "seed of the oracle's weights (default: --seed)"),
     Flag(DATA, "oracle_emb_dim", whole(1), 20, 32, "the oracle's embedding size"),
     Flag(DATA, "oracle_hidden_dim", whole(1), 50, 32, "the oracle's hidden units"),
@@ -138,9 +139,7 @@ FLAGS = (
     Flag(ADVERSARIAL, "g_steps", whole(1), 1, 1, "g-steps, policy-gradient updates an epoch"),
     Flag(ADVERSARIAL, "d_steps", whole(0), 5, 5, "d-steps, rounds of D's training an epoch"),
     Flag(ADVERSARIAL, "rollout_num", whole(1), 16, 16, "N, roll-outs of each prefix (Eq. 4)"),
-    Flag(
-        ADVERSARIAL, "rollout_update_rate", real(0, 1), 0.0, 0.0, "weight that the roll-out policy β keeps each epoch; 0: β ← θ"
-    ),
+    Flag(ADVERSARIAL, "rollout_update_rate", real(0, 1), 0.0, 0.0, "weight that the roll-out policy β keeps each epoch; 0: β ← θ"),
     Flag(ADVERSARIAL, "policy_loss", ("mean", "sum"), "mean", "sum", "the policy loss over the B·T tokens (Eq. 8)"),
     Flag(EVALUATION, "evaluate", boolean, True, True, "evaluate while training"),
     Flag(EVALUATION, "eval_every", whole(1), 10, 5, "epochs of G from one evaluation to the next"),
@@ -283,17 +282,25 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def stop_cleanly(trainer: Trainer) -> None:
-    """Make the first Ctrl-C (or SIGTERM) end the run after the epoch under way, and the second one at once."""
+@contextlib.contextmanager
+def clean_stop(trainer: Trainer) -> Iterator[None]:
+    """Inside, the first Ctrl-C (or SIGTERM) ends the run after the epoch under way, and the second one at once."""
 
-    def handle(number: int, _frame: object) -> None:
+    def at_once(_number: int, _frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    def after_this_epoch(_number: int, _frame: object) -> None:
         trainer.stop_requested = True
         trainer.log.line("stopping after this epoch (again: stop at once, losing what came after the last checkpoint)")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in before:
+            signal.signal(number, at_once)
 
-    signal.signal(signal.SIGINT, handle)
-    signal.signal(signal.SIGTERM, handle)
+    before = {number: signal.signal(number, after_this_epoch) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: torch.device) -> int:
@@ -317,12 +324,12 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     write_json(log_dir / "config.json", {"args": vars(args), "versions": versions})
     log.line(f"on {versions['device']}; logs in {log_dir} and {eval_log_dir}")
-    stop_cleanly(trainer)
-    again = f"python main.py --resume --log_dir {log_dir}"
+    again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
-        finished = trainer.run()
-        if finished and args.evaluate:
-            report(final_evaluation(state, data, args), floor, log.line, log_dir / "final.json")
+        with clean_stop(trainer):
+            finished = trainer.run()
+            if finished and args.evaluate:
+                report(final_evaluation(state, data, args), floor, log.line, log_dir / "final.json")
     except KeyboardInterrupt:
         log.line(f"stopped; go on from the last checkpoint with: {again}")
         return 130

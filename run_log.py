@@ -45,9 +45,8 @@ def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
     """
     if found := run_files(log_dir, eval_log_dir):
         if not overwrite:
-            raise UserError(
-                f"{found[0].parent} already holds a run: go on with it (--resume), replace it (--overwrite) or choose another folder"
-            )
+            ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
+            raise UserError(f"{found[0].parent} already holds a run: {ways}")
         for path in found:
             path.unlink()
     for folder in (log_dir, eval_log_dir):
@@ -138,9 +137,8 @@ class RunLog:
 
     def epochs(self, phase: str, done: int, total: int) -> Iterable[int]:
         """Epoch numbers done + 1 ... total of a phase, under a progress bar where there is a terminal."""
-        self.bar = tqdm(
-            range(done + 1, total + 1), desc=phase, initial=done, total=total, unit="epoch", disable=not self.interactive, leave=True
-        )
+        numbers = range(done + 1, total + 1)
+        self.bar = tqdm(numbers, desc=phase, initial=done, total=total, unit="epoch", disable=not self.interactive)
         return self.bar
 
     def show(self, values: Mapping[str, float]) -> None:

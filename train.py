@@ -220,6 +220,8 @@ def follow(policy: Generator, generator: Generator, rate: float) -> None:
 
 def adversarial_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
     """One round of Algorithm 1: g-steps on G, d-steps on D with fresh negatives each, then β follows θ."""
+    if not state.epochs_done["adversarial"]:
+        follow(state.policy, state.generator, rate=0)  # β ← θ after the pre-training
     losses, norms, rewards = [], [], []
     for _ in range(args.g_steps):
         tokens = state.generator.sample(args.batch_size, args.seq_len, state.streams["policy samples"])  # (B, T)

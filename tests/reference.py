@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import torch
 
 from generator import Generator
@@ -42,3 +43,50 @@ def plain_action_values(policy, reward, tokens, num_rollouts, rng):
             values[:, t - 1] += reward(completed) / num_rollouts
     values[:, -1] = reward(tokens)
     return values
+
+
+class NumpyLSTM:
+    """The language model in float64 numpy, from the gate equations of the paper."""
+
+    def __init__(self, model: Generator):
+        get = {name: value.double().numpy() for name, value in model.state_dict().items()}
+        self.embedding = get["embed.weight"]  # (V, E)
+        self.input, self.recurrent = get["lstm.weight_ih_l0"], get["lstm.weight_hh_l0"]  # (4H, E), (4H, H)
+        self.bias = get["lstm.bias_ih_l0"] + get["lstm.bias_hh_l0"]
+        self.output, self.output_bias = get["output.weight"], get["output.bias"]  # (V, H), (V,)
+
+    def step(self, tokens, hidden, cell):
+        """Read one token a row; returns the new state and the log-probabilities of the next token (B, V)."""
+        gates = self.embedding[tokens] @ self.input.T + hidden @ self.recurrent.T + self.bias
+        i, f, candidate, o = np.split(gates, 4, axis=1)
+
+        def sigmoid(x):
+            return 1 / (1 + np.exp(-x))
+
+        cell = sigmoid(f) * cell + sigmoid(i) * np.tanh(candidate)
+        hidden = sigmoid(o) * np.tanh(cell)
+        logits = hidden @ self.output.T + self.output_bias
+        logits -= logits.max(axis=1, keepdims=True)
+        return hidden, cell, logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+    def log_probabilities(self, tokens):
+        """log p(y_t | y_1..t-1): (B, T) -> (B, T)."""
+        hidden = cell = np.zeros((len(tokens), self.recurrent.shape[1]))
+        last, rows, result = np.zeros(len(tokens), dtype=int), np.arange(len(tokens)), []
+        for column in tokens.T:
+            hidden, cell, log_p = self.step(last, hidden, cell)
+            result.append(log_p[rows, column])
+            last = column
+        return np.stack(result, axis=1)
+
+    def entropy(self, num, seq_len, rng):
+        """Entropy per token from sampled prefixes and exact conditional entropies, and its standard error."""
+        hidden = cell = np.zeros((num, self.recurrent.shape[1]))
+        last, total = np.zeros(num, dtype=int), np.zeros(num)
+        for _ in range(seq_len):
+            hidden, cell, log_p = self.step(last, hidden, cell)
+            p = np.exp(log_p)
+            total -= (p * log_p).sum(axis=1)
+            last = np.minimum((p.cumsum(axis=1) <= rng.random((num, 1))).sum(axis=1), p.shape[1] - 1)
+        per_token = total / seq_len
+        return per_token.mean(), per_token.std(ddof=1) / np.sqrt(num)

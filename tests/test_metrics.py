@@ -1,0 +1,45 @@
+"""Numbers against their definitions."""
+
+import math
+
+import pytest
+import torch
+from reference import tiny_generator
+
+from metrics import auc, discriminator_scores, entropy, mean_nll
+
+
+def test_auc_counts_pairs_and_halves_ties():
+    rng = torch.Generator().manual_seed(0)
+    positive, negative = (torch.randint(0, 6, (n,), generator=rng).float() for n in (40, 25))
+    pairs = [1.0 if p > n else 0.5 if p == n else 0.0 for p in positive.tolist() for n in negative.tolist()]
+    assert auc(positive, negative) == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_auc_of_perfect_and_useless_scores():
+    assert auc(torch.tensor([0.8, 0.9]), torch.tensor([0.1, 0.2])) == 1
+    assert auc(torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.5])) == 0.5
+
+
+def test_discriminator_scores_count_each_class_by_itself():
+    scores = discriminator_scores(torch.tensor([0.9, 0.4, 0.6, 0.7]), torch.tensor([0.2, 0.8]))
+    assert scores == {"accuracy_real": 0.75, "accuracy_fake": 0.5, "auc": pytest.approx(5 / 8)}
+
+
+def test_mean_nll_is_per_token_with_its_standard_error(monkeypatch):
+    model = tiny_generator(vocab_size=9)
+    tokens = model.sample(40, 5, torch.Generator().manual_seed(0))
+    per_sequence = model.nll(tokens).double().mean(dim=1)
+    monkeypatch.setattr("metrics.SEQUENCES_AT_ONCE", 7)
+    mean, error = mean_nll(model, tokens)
+    assert mean == pytest.approx(per_sequence.mean().item(), rel=1e-6)
+    assert error == pytest.approx(per_sequence.std().item() / math.sqrt(40), rel=1e-5)
+
+
+def test_standard_error_of_one_sequence_is_unknown():
+    assert math.isnan(mean_nll(tiny_generator(), torch.tensor([[0, 1, 2]]))[1])
+
+
+def test_entropy_of_a_uniform_model_is_ln_v():
+    model = tiny_generator(vocab_size=9, scale=0.0)
+    assert entropy(model, 10, 4, torch.Generator()) == (pytest.approx(math.log(9)), pytest.approx(0, abs=1e-6))
