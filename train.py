@@ -385,7 +385,8 @@ class Trainer:
         step = self.state.step
         scalars = {"nll": values["nll_oracle"], "nll_test": values["nll_test"], "distinct_tokens": values["distinct_tokens"]}
         scalars["oracle_entropy"] = self.entropy
-        record = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step, **values, **d_scores}
+        where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
+        record = {**where, **values, **d_scores, "oracle_entropy": self.entropy}
         self.log.evaluation(record, scalars, token_lines(samples[:SAMPLE_LINES]))
         if self.args.log_generation:
             self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)

@@ -167,7 +167,7 @@ def test_streams_differ_by_seed_and_purpose_and_repeat():
 
 
 def test_training_and_held_out_sequences_do_not_mix():
-    _, data, args = small_run(vocab_size=1000, seq_len=8, train_size=200, eval_samples=200, batch_size=32)
+    _, data, _ = small_run(vocab_size=1000, seq_len=8, train_size=200, eval_samples=200, batch_size=32)
     held_out = {tuple(row) for row in data.held_out.tolist()}
     assert len(held_out) == 200
     assert not held_out & {tuple(row) for row in data.train.tolist()}

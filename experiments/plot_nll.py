@@ -1,0 +1,71 @@
+"""Learning curves of runs as a PNG: `python experiments/plot_nll.py RUN [RUN ...] --out curves.png`.
+
+A RUN is a --log_dir; its metrics.jsonl is read. Needs matplotlib (requirements-dev.txt).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from errors import UserError, exit_with_one_line
+
+PANELS = (("nll_oracle", "NLL_oracle: generated sequences under the oracle"), ("nll_test", "NLL_test: held-out sequences under G"))
+
+
+def read_run(log_dir: Path) -> tuple[list[dict], float]:
+    """The evaluations of a run and the oracle's entropy.
+
+    Raises:
+        UserError: the folder holds no evaluations.
+    """
+    path = log_dir / "metrics.jsonl"
+    if not path.is_file():
+        raise UserError(f"{log_dir} holds no run: there is no metrics.jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    if not rows:
+        raise UserError(f"{path} holds no evaluation")
+    return rows, rows[-1]["oracle_entropy"]
+
+
+def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
+    """Both NLLs of every run against the epochs of G, in two panels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
+    for axis, (key, title) in zip(axes, PANELS, strict=True):
+        for name, (rows, _) in runs.items():
+            axis.plot([row["step"] for row in rows], [row[key] for row in rows], label=name, linewidth=1.2)
+            starts = [row["step"] for row in rows if row["phase"] == "adversarial"]
+            if starts:
+                axis.axvline(starts[0], color="grey", linewidth=0.6, linestyle=":")
+        for floor in {entropy for _, entropy in runs.values()}:
+            axis.axhline(floor, color="black", linewidth=0.8, linestyle="--", label="entropy of the oracle")
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epochs of G")
+        axis.set_ylabel("nats per token")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(out, dpi=130)
+
+
+@exit_with_one_line
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(description="Draw the learning curves of runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder (its --log_dir)")
+    parser.add_argument("--out", type=Path, default=Path("nll.png"), metavar="FILE", help="the picture (default: %(default)s)")
+    args = parser.parse_args(argv)
+    draw({run.name: read_run(run) for run in args.runs}, args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
