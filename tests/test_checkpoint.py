@@ -67,6 +67,7 @@ def test_other_files_and_formats_are_refused(tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
 def test_no_code_runs_from_a_checkpoint(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)

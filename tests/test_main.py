@@ -5,6 +5,7 @@ import re
 import resource
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -170,6 +171,7 @@ def wait_for(process, path, phase, epochs):
     while process.poll() is None:
         if path.exists() and path.read_text().count(pattern) >= epochs:
             return
+        time.sleep(0.005)
     raise AssertionError(f"ended too early: {process.communicate()}")
 
 
