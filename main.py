@@ -1,263 +1,29 @@
 """SeqGAN from the command line: pre-train, train adversarially, log, evaluate.
 
 `python main.py` runs the synthetic experiment of the paper (Yu et al., AAAI 2017); `python main.py --help` lists every flag
-with its symbol in the paper. This file holds the flags with their presets, and puts the parts together; the method itself is in
-train.py.
+with its symbol in the paper. This file puts the parts together; the flags are in options.py, the method itself is in train.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import platform
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 
-from checkpoint import LAST, load_checkpoint, write_json
+from checkpoint import write_json
+from data_loader import make_data
 from errors import UserError, exit_with_one_line
-from metrics import entropy
-from oracle import ORACLE_INIT
+from options import build_parser, check, resolve
 from run_log import RunLog, describe_device, prepare_folders
-from train import GENERATOR_INIT, Trainer, TrainState, final_evaluation, make_data, make_state, stream
-
-DATASETS = ("LSTM",)
-PRESETS = ("default", "paper")
-ENTROPY_SEQUENCES = 10_000  # for the oracle's entropy at the start
-FILTERS = "3x50,5x80,5x80,5x100"
-PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
-
-
-def whole(minimum: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `minimum`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {value}")
-        return value
-
-    return parse
-
-
-def real(low: float, high: float = math.inf, low_open: bool = False) -> Callable[[str], float]:
-    """An argparse type: a finite number from low to high; `low_open` leaves low itself out."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not math.isfinite(value) or not low <= value <= high or (low_open and value == low):
-            bounds = f"above {low:g}" if low_open else f"at least {low:g}"
-            raise argparse.ArgumentTypeError(f"must be {bounds}{f' and at most {high:g}' if high < math.inf else ''}, not {text}")
-        return value
-
-    return parse
-
-
-def boolean(text: str) -> bool:
-    """An argparse type: True or False in words or as 1 and 0."""
-    if text.lower() in ("true", "1", "yes"):
-        return True
-    if text.lower() in ("false", "0", "no"):
-        return False
-    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-
-
-def filter_list(text: str) -> list[list[int]]:
-    """An argparse type: `3x50,5x80` -> [[3, 50], [5, 80]], filters of (width, number)."""
-    try:
-        filters = [[int(part) for part in item.split("x")] for item in text.split(",")]
-    except ValueError:
-        filters = []
-    if not filters or any(len(item) != 2 or min(item) < 1 for item in filters):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of WIDTHxNUMBER such as {FILTERS}")
-    return filters
-
-
-class Flag(NamedTuple):
-    """One setting: where it stands, its value in each preset, and what it means. The only place that names it."""
-
-    group: str
-    name: str
-    parse: Callable[[str], Any] | tuple[str, ...]  # a parser, or the choices
-    default: Any
-    paper: Any
-    help: str
-
-
-RUN, DATA, G, D, ADVERSARIAL, EVALUATION = (
-    "the run",
-    "data",
-    "generator G",
-    "discriminator D",
-    "adversarial training (Algorithm 1)",
-    "evaluation and output",
-)
-FLAGS = (
-    Flag(RUN, "preset", PRESETS, "default", "paper", "the settings to start from; every other flag overrides one of them"),
-    Flag(RUN, "seed", whole(0), 1, 1, "seed of every random stream"),
-    Flag(RUN, "device", str, "auto", "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
-    Flag(RUN, "threads", whole(0), 0, 0, "CPU threads; 0 leaves the choice to torch"),
-    Flag(RUN, "is_train", boolean, True, True, "train; False evaluates the run's checkpoint instead"),
-    Flag(RUN, "resume", boolean, False, False, "go on with the run in --log_dir (or --run_name), with its settings"),
-    Flag(RUN, "overwrite", boolean, False, False, "replace a run that is in the log folders"),
-    Flag(DATA, "dataset", DATASETS, "LSTM", "LSTM", "where the tokens come from; LSTM is the oracle"),
-    Flag(DATA, "vocab_size", whole(1), 5000, 5000, "V, number of tokens"),
-    Flag(DATA, "seq_len", whole(1), 20, 20, "T, tokens in a sequence"),
-    Flag(DATA, "batch_size", whole(1), 32, 64, "B, sequences in a batch, of G and of D"),
-    Flag(DATA, "train_size", whole(0), 0, 10_000, "training sequences, fixed; 0 draws each batch fresh and makes a batch an epoch"),
-    Flag(DATA, "oracle_seed", whole(0), None, None, "seed of the oracle's weights (default: --seed)"),
-    Flag(DATA, "oracle_emb_dim", whole(1), 20, 32, "the oracle's embedding size"),
-    Flag(DATA, "oracle_hidden_dim", whole(1), 50, 32, "the oracle's hidden units"),
-    Flag(DATA, "oracle_init", tuple(ORACLE_INIT), "glorot", "normal", "the oracle's LSTM weights: Glorot uniform, or all N(0, 1)"),
-    Flag(G, "g_emb_dim", whole(1), 32, 32, "E, G's embedding size"),
-    Flag(G, "g_hidden_dim", whole(1), 50, 32, "H, G's hidden units"),
-    Flag(G, "g_init", tuple(GENERATOR_INIT), "glorot", "normal", "G's weights: Glorot uniform LSTM, or all N(0, 0.1²)"),
-    Flag(G, "g_lr", real(0, low_open=True), 0.01, 0.01, "Adam's learning rate, in both phases of G"),
-    Flag(G, "grad_clip", real(0, low_open=True), 5.0, 5.0, "largest gradient norm of G"),
-    Flag(G, "pretrain_g_epochs", whole(0), 1000, 120, "epochs of maximum likelihood (a batch or a pass each: --train_size)"),
-    Flag(D, "d_emb_dim", whole(1), 32, 64, "D's embedding size"),
-    Flag(D, "d_filters", filter_list, FILTERS, PAPER_FILTERS, "convolutions, WIDTHxNUMBER,..."),
-    Flag(D, "d_keep_prob", real(0, 1, low_open=True), 0.75, 0.75, "share of D's features that dropout keeps in training"),
-    Flag(D, "d_l2", real(0), 0.0, 0.2, "weight of (‖W‖² + ‖b‖²)/2 of D's output layer"),
-    Flag(D, "d_lr", real(0, low_open=True), 1e-4, 1e-4, "Adam's learning rate for D"),
-    Flag(D, "pretrain_d_epochs", whole(0), 50, 50, "rounds of D's pre-training, each with fresh negatives and k passes"),
-    Flag(D, "d_epochs", whole(1), 3, 3, "k, passes over the negatives of a round (batches, where data are drawn fresh)"),
-    Flag(ADVERSARIAL, "total_epochs", whole(0), 1000, 200, "adversarial epochs, after the pre-training"),
-    Flag(ADVERSARIAL, "g_steps", whole(1), 1, 1, "g-steps, policy-gradient updates an epoch"),
-    Flag(ADVERSARIAL, "d_steps", whole(0), 5, 5, "d-steps, rounds of D's training an epoch"),
-    Flag(ADVERSARIAL, "rollout_num", whole(1), 16, 16, "N, roll-outs of each prefix (Eq. 4)"),
-    Flag(ADVERSARIAL, "rollout_update_rate", real(0, 1), 0.0, 0.0, "weight that the roll-out policy β keeps each epoch; 0: β ← θ"),
-    Flag(ADVERSARIAL, "policy_loss", ("mean", "sum"), "mean", "sum", "the policy loss over the B·T tokens (Eq. 8)"),
-    Flag(EVALUATION, "evaluate", boolean, True, True, "evaluate while training"),
-    Flag(EVALUATION, "eval_every", whole(1), 10, 5, "epochs of G from one evaluation to the next"),
-    Flag(EVALUATION, "eval_samples", whole(1), 1000, 10_000, "sequences generated, and sequences held out, for an evaluation"),
-    Flag(EVALUATION, "final_eval_samples", whole(1), 10_000, 100_000, "the same for the evaluation at the end"),
-    Flag(EVALUATION, "save_every", whole(1), 100, 5, "epochs from one checkpoint to the next"),
-    Flag(EVALUATION, "log_generation", boolean, False, False, "log generated sequences as images, a pixel a token"),
-    Flag(EVALUATION, "run_name", str, None, None, "name of the default log folders (default: data set, preset, seed and time)"),
-    Flag(EVALUATION, "log_dir", str, None, None, "the run's folder (default: logs/train/RUN_NAME)"),
-    Flag(EVALUATION, "eval_log_dir", str, None, None, "TensorBoard folder of the evaluations (default: logs/eval/RUN_NAME)"),
-)
-# What a resumed run may change; everything else would make it another run.
-RESUMABLE = {
-    *("device", "threads", "is_train", "resume", "evaluate", "eval_every", "final_eval_samples", "save_every", "log_generation"),
-    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "run_name", "log_dir", "eval_log_dir", "preset"),
-}
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that says what is wrong in one line, without the page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line on stderr and exit with status 2."""
-        print(f"error: {message} (see --help)", file=sys.stderr)
-        sys.exit(2)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The command line; flags that are not given are absent from its result, so that presets and checkpoints can fill them."""
-    parser = Parser(
-        description="SeqGAN: pre-train an LSTM generator and a CNN discriminator, then train them adversarially.",
-        epilog="Defaults are those of --preset default; [paper: ...] is the value of --preset paper where it differs.",
-        argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
-    )
-    groups: dict[str, Any] = {}
-    for flag in FLAGS:
-        group = groups.setdefault(flag.group, parser.add_argument_group(flag.group))
-        text = flag.help.replace("%", "%%")
-        if flag.default is not None:
-            text += f" (default: {flag.default})"
-        if flag.paper != flag.default and flag.name != "preset":
-            text += f" [paper: {flag.paper}]"
-        if isinstance(flag.parse, tuple):
-            group.add_argument(f"--{flag.name}", choices=flag.parse, help=text)
-        elif flag.parse is boolean:
-            group.add_argument(f"--{flag.name}", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
-        else:
-            group.add_argument(f"--{flag.name}", type=flag.parse, metavar=flag.name.upper(), help=text)
-    return parser
-
-
-def preset_settings(preset: str) -> dict[str, Any]:
-    """Every setting of a preset."""
-    values = {flag.name: getattr(flag, preset) for flag in FLAGS}
-    return {**values, "d_filters": filter_list(values["d_filters"])}
-
-
-def log_folders(settings: dict[str, Any]) -> tuple[str, str]:
-    """The training and evaluation folders that the settings mean."""
-    name = settings["run_name"]
-    if name is None and settings["log_dir"] is not None:
-        name = Path(settings["log_dir"]).name
-    if name is None:
-        name = f"{settings['dataset']}-{settings['preset']}-seed{settings['seed']}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return settings["log_dir"] or f"logs/train/{name}", settings["eval_log_dir"] or f"logs/eval/{name}"
-
-
-def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] | None]:
-    """All settings, from the flags that were given, the checkpoint of a run that goes on, and the preset.
-
-    Returns:
-        The settings, and the checkpoint of the run that they go on with or evaluate (None for a new run).
-
-    Raises:
-        UserError: flags that do not go together, or a checkpoint that is missing, broken or of other sizes.
-    """
-    settings = {**preset_settings(given.get("preset", "default")), **given}
-    checkpoint = None
-    if settings["resume"] or not settings["is_train"]:
-        if settings["overwrite"]:
-            raise UserError("--overwrite starts a run anew, --resume and --is_train False go on from one: choose one of them")
-        if settings["log_dir"] is None and settings["run_name"] is None:
-            raise UserError("which run? --resume and --is_train False need --log_dir or --run_name")
-        settings["log_dir"], _ = log_folders(settings)
-        path = Path(settings["log_dir"]) / LAST
-        if not path.is_file():
-            raise UserError(f"nothing to resume: no {LAST} in {settings['log_dir']}")
-        checkpoint = load_checkpoint(path)
-        saved = checkpoint["args"]
-        for name, value in given.items():
-            if name not in RESUMABLE and value != saved.get(name):
-                raise UserError(f"--{name} {value} does not fit the run in {settings['log_dir']}, which has {saved.get(name)}")
-        once = {"resume": settings["resume"], "is_train": settings["is_train"], "overwrite": False}
-        settings = {**settings, **saved, **given, **once, "log_dir": settings["log_dir"], "preset": saved["preset"]}
-    settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
-    return argparse.Namespace(**settings), checkpoint
-
-
-def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
-    """Refuse combinations that can't work, before anything is written; raises UserError."""
-    widest = max(width for width, _ in args.d_filters)
-    if widest > args.seq_len:
-        raise UserError(f"--d_filters: a filter of width {widest} does not fit sequences of --seq_len {args.seq_len}")
-    if 0 < args.train_size < args.batch_size:
-        raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
-    if not args.is_train and not args.evaluate:
-        raise UserError("--is_train False --evaluate False leaves nothing to do")
-    if args.total_epochs and not args.d_steps and not args.pretrain_d_epochs:
-        raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
-    if checkpoint is not None and args.is_train:
-        done = checkpoint["state"]["counts"]["epochs_done"]
-        for phase, later, flag in (
-            ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
-            ("pretrain_d", done["adversarial"], "pretrain_d_epochs"),
-        ):
-            if later and done[phase] < getattr(args, flag):
-                raise UserError(f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs")
+from train import Trainer, TrainState, final_evaluation, make_state
 
 
 def choose_device(name: str) -> torch.device:
@@ -311,16 +77,15 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     state = make_state(args, device)
     data = make_data(args, device, checkpoint and checkpoint["data"])
     if checkpoint is None:
-        floor, error = entropy(data.oracle, ENTROPY_SEQUENCES, args.seq_len, stream(args.seed, "entropy"))
         log = RunLog(log_dir, eval_log_dir)
         log.hyper_parameters(vars(args))
-        log.line(f"oracle entropy {floor:.4f} ± {error:.4f} nats per token: no NLL_test can be lower")
     else:
         load_state(state, checkpoint["state"])
-        floor = checkpoint["entropy"]
         log = RunLog(log_dir, eval_log_dir, checkpoint["marks"], next_step=state.step + 1)
-        log.line(f"going on with {log_dir} after {state.epochs_done}; oracle entropy {floor:.4f}")
-    trainer = Trainer(state, data, args, log, floor, checkpoint["last_evaluation"] if checkpoint else {})
+        done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
+        log.line(f"going on with {log_dir} after {done}")
+    log.line(data.summary())
+    trainer = Trainer(state, data, args, log, checkpoint["last_evaluation"] if checkpoint else {})
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     write_json(log_dir / "config.json", {"args": vars(args), "versions": versions})
     log.line(f"on {versions['device']}; logs in {log_dir} and {eval_log_dir}")
@@ -329,7 +94,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         with clean_stop(trainer):
             finished = trainer.run()
             if finished and args.evaluate:
-                report(final_evaluation(state, data, args), floor, log.line, log_dir / "final.json")
+                report(final_evaluation(state, data, args), log.line, log_dir / "final.json")
     except KeyboardInterrupt:
         log.line(f"stopped; go on from the last checkpoint with: {again}")
         return 130
@@ -349,15 +114,15 @@ def load_state(state: TrainState, saved: dict[str, Any]) -> None:
         raise UserError(f"the checkpoint does not fit this run's sizes: {error}") from error
 
 
-def report(values: dict[str, float], floor: float, show: Callable[[str], None], path: Path | None = None) -> None:
+def report(values: dict[str, float], show: Callable[[str], None], path: Path | None = None) -> None:
     """Print the result of the evaluation at the end, and write it as JSON where a path is given."""
-    show(
-        f"after {values['step']:.0f} epochs of G, on {values['samples']:.0f} sequences: "
-        f"NLL_oracle {values['nll_oracle']:.4f} ± {values['nll_oracle_error']:.4f}, "
-        f"NLL_test {values['nll_test']:.4f} ± {values['nll_test_error']:.4f} (oracle entropy {floor:.4f})"
-    )
+    show(f"after {values['step']} epochs of G, on {values['samples']} sequences:")
+    for name, value in values.items():
+        if name not in ("step", "samples") and not name.endswith("_error"):
+            error = f" ± {values[f'{name}_error']:.4f}" if f"{name}_error" in values else ""
+            show(f"  {name:<26} {value:.4f}{error}")
     if path is not None:
-        write_json(path, {**values, "oracle_entropy": floor})
+        write_json(path, values)
 
 
 def evaluate_only(args: argparse.Namespace, checkpoint: dict[str, Any], device: torch.device) -> int:
@@ -365,7 +130,7 @@ def evaluate_only(args: argparse.Namespace, checkpoint: dict[str, Any], device: 
     state = make_state(args, device)
     data = make_data(args, device, checkpoint["data"])
     load_state(state, checkpoint["state"])
-    report(final_evaluation(state, data, args), checkpoint["entropy"], print)
+    report(final_evaluation(state, data, args), print)
     return 0
 
 

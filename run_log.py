@@ -11,7 +11,9 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -20,10 +22,16 @@ from tqdm import tqdm
 
 from errors import UserError
 
+if TYPE_CHECKING:
+    from music.midi import Grid
+
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
 RUN_FILES = ("config.json", "last.pt", ".last.pt.partial", "final.json", METRICS, TRAINING)
+SONG_FILES = "samples/epoch_*/song_*.mid"
 EVENTS = "events.out.tfevents.*"
 SCREEN_LINES = 10  # lines a phase when the output is no terminal and has no progress bar
+
+SONGS_HEARD = 2  # 12.8 s of sound make half a megabyte
 
 Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in bytes
 
@@ -31,6 +39,7 @@ Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in 
 def run_files(log_dir: Path, eval_log_dir: Path) -> list[Path]:
     """The files of a run that are in these folders already."""
     found = [log_dir / name for name in RUN_FILES if (log_dir / name).exists()]
+    found += sorted(log_dir.glob(SONG_FILES))
     for folder in dict.fromkeys((log_dir, eval_log_dir)):
         found += sorted(folder.glob(EVENTS))
     return found
@@ -118,6 +127,15 @@ class RunLog:
         """Sequences (B, T) as a grey image, a pixel a token: black is token 0, white token V − 1."""
         grey = tokens.float() / max(1, vocab_size - 1)  # (B, T)
         self.eval_events.add_image("generation", grey, step, dataformats="HW")
+
+    def songs(self, grid: Grid, songs: np.ndarray, real: np.ndarray, step: int) -> None:
+        """Generated and real tunes, (M, T) each: sound of the first generated ones, piano rolls of all."""
+        from music.show import SAMPLE_RATE, piano_rolls, sound
+
+        for number, song in enumerate(songs[:SONGS_HEARD], start=1):
+            self.eval_events.add_audio(f"song_{number}", sound(song, grid)[None], step, sample_rate=SAMPLE_RATE)
+        for name, tunes in (("piano_roll/generated", songs), ("piano_roll/real", real)):
+            self.eval_events.add_image(name, piano_rolls(tunes), step, dataformats="HW")
 
     def hyper_parameters(self, settings: Mapping[str, object]) -> None:
         """The run's settings, for TensorBoard's HPARAMS and TEXT pages."""

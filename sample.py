@@ -16,8 +16,10 @@ from torch import Tensor
 from checkpoint import find_checkpoint, load_checkpoint, write_atomically
 from data_loader import token_lines
 from errors import UserError, exit_with_one_line
-from main import Parser, choose_device, real, whole
-from train import make_generator, stream
+from main import choose_device
+from options import Parser, real, whole
+from streams import stream
+from train import make_generator
 
 AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
 FORMATS = (".txt", ".npy")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -22,14 +21,14 @@ import torch
 from torch import Tensor
 
 from checkpoint import LAST, save_checkpoint
-from data_loader import OracleData, token_lines
+from data_loader import OracleData, TuneData
 from discriminator import REAL, Discriminator
 from errors import UserError
 from generator import Generator
 from metrics import discriminator_scores, mean_nll
-from oracle import make_oracle
 from rollout import action_values
 from run_log import RunLog
+from streams import stream
 
 # Standard deviations of the generator's weights: "glorot" is the command line's original, "normal" the authors' code.
 GENERATOR_INIT = {
@@ -37,15 +36,11 @@ GENERATOR_INIT = {
     "normal": dict(embedding_std=0.1, output_std=0.1, output_bias_std=0.1, lstm_std=0.1),
 }
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
+SONGS = 5  # written each time
 SAMPLE_LINES = 5  # sequences shown in each evaluation's text sample
 
 Metrics = dict[str, float | list[float]]
-
-
-def stream(seed: int, *purpose: object) -> torch.Generator:
-    """The random stream of a seed and a purpose, on the CPU: the same numbers on every device, whatever other streams draw."""
-    digest = hashlib.sha256(repr((seed, *purpose)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+Data = OracleData | TuneData
 
 
 @dataclass
@@ -131,22 +126,6 @@ def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
     )
 
 
-def make_data(args: argparse.Namespace, device: torch.device, saved: dict[str, Any] | None = None) -> OracleData:
-    """The oracle's data, drawn from the seed, or as an earlier part of the run saved it."""
-    seed = args.seed if args.oracle_seed is None else args.oracle_seed
-    oracle = make_oracle(
-        args.vocab_size, args.oracle_emb_dim, args.oracle_hidden_dim, args.oracle_init, stream(seed, "oracle weights")
-    ).to(device)
-    if saved is None:
-        held_out = oracle.sample(args.eval_samples, args.seq_len, stream(args.seed, "held-out data"))
-        return OracleData(oracle, args.seq_len, args.train_size, stream(args.seed, "training data"), held_out)
-    oracle.load_state_dict(saved["oracle"])
-    train = None if saved["train"] is None else saved["train"].to(device)
-    data = OracleData(oracle, args.seq_len, args.train_size, torch.Generator(), saved["held_out"].to(device), train)
-    data.train_rng.set_state(saved["train_rng"])
-    return data
-
-
 def generator_step(state: TrainState, phase: str, loss: Tensor, optimizer: str, grad_clip: float) -> Tensor:
     """One clipped optimiser step on G; returns the gradient norm before clipping."""
     state.optimizers[optimizer].zero_grad(set_to_none=True)
@@ -157,7 +136,7 @@ def generator_step(state: TrainState, phase: str, loss: Tensor, optimizer: str, 
     return norm
 
 
-def pretrain_g_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """Maximum likelihood: minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on real sequences."""
     losses, norms = [], []
     for tokens in data.batches(args.batch_size):
@@ -168,7 +147,7 @@ def pretrain_g_epoch(state: TrainState, data: OracleData, args: argparse.Namespa
     return {"loss": _mean(losses), **_clipping(state, "pretrain_g", norms, args.grad_clip), "tokens": tokens_read}
 
 
-def discriminator_round(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """Fresh negatives, then k passes: over all of them and the training set, or one batch each where data are drawn fresh."""
     real = data.real(args.batch_size)  # (M, T)
     fake = state.generator.sample(len(real), args.seq_len, state.streams["negatives"])  # (M, T)
@@ -218,7 +197,7 @@ def follow(policy: Generator, generator: Generator, rate: float) -> None:
             beta.copy_(theta)
 
 
-def adversarial_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """One round of Algorithm 1: g-steps on G, d-steps on D with fresh negatives each, then β follows θ."""
     if not state.epochs_done["adversarial"]:
         follow(state.policy, state.generator, rate=0)  # β ← θ after the pre-training
@@ -246,7 +225,7 @@ def adversarial_epoch(state: TrainState, data: OracleData, args: argparse.Namesp
     }
 
 
-def pretrain_d_epoch(state: TrainState, data: OracleData, args: argparse.Namespace) -> Metrics:
+def pretrain_d_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """One round of discriminator pre-training, and D on held-out real and freshly generated sequences after it."""
     values = discriminator_round(state, data, args)
     rng = stream(args.seed, "evaluation of D", state.epochs_done["pretrain_d"] + 1)
@@ -271,33 +250,29 @@ def _clipping(state: TrainState, phase: str, norms: list[Tensor], grad_clip: flo
     return {"grad_norm": norm.mean().item(), "clipped_share": state.clipped[phase] / state.steps[phase]}
 
 
-def evaluate(
-    generator: Generator, data: OracleData, held_out: Tensor, num: int, rng: torch.Generator
-) -> tuple[dict[str, float], Tensor]:
+def evaluate(generator: Generator, data: Data, held_out: Tensor, num: int, rng: torch.Generator) -> tuple[dict[str, float], Tensor]:
     """Measure the generator on `num` freshly generated sequences and on held-out ones (M, T); changes no weight.
 
     Returns:
         The numbers, NLLs in nats per token with their standard errors, and the generated sequences (num, T).
     """
     samples = generator.sample(num, data.seq_len, rng)
-    nll_oracle, nll_oracle_error = data.nll_oracle(samples)
     nll_test, nll_test_error = mean_nll(generator, held_out)
     values = {
-        "nll_oracle": nll_oracle,
+        **data.measure(samples),
         "nll_test": nll_test,
-        "nll_oracle_error": nll_oracle_error,
         "nll_test_error": nll_test_error,
         "distinct_tokens": samples.unique().numel(),
     }
     return values, samples
 
 
-def final_evaluation(state: TrainState, data: OracleData, args: argparse.Namespace) -> dict[str, float]:
-    """The end result on `--final_eval_samples` sequences, with a held-out sample of that size of its own."""
+def final_evaluation(state: TrainState, data: Data, args: argparse.Namespace) -> dict[str, float]:
+    """The end result on `--final_eval_samples` sequences, with a held-out sample of its own where the data can give one."""
     num = args.final_eval_samples
-    held_out = data.oracle.sample(num, data.seq_len, stream(args.seed, "final held-out data"))
+    held_out = data.final_held_out(num)
     values, _ = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
-    return {"step": state.step, "samples": num, **values}
+    return {"step": state.step, "samples": num, **values, **data.reference}
 
 
 class Trainer:
@@ -308,20 +283,18 @@ class Trainer:
         data: the token source.
         args: the run's settings.
         log: open logs.
-        entropy: the oracle's entropy per token, the floor of NLL_test.
         last_evaluation: the numbers of the latest evaluation, for the screen.
     """
 
     def __init__(
         self,
         state: TrainState,
-        data: OracleData,
+        data: Data,
         args: argparse.Namespace,
         log: RunLog,
-        entropy: float,
         last_evaluation: dict[str, float],
     ):
-        self.state, self.data, self.args, self.log, self.entropy = state, data, args, log, entropy
+        self.state, self.data, self.args, self.log = state, data, args, log
         self.last_evaluation = last_evaluation
         self.stop_requested = False
 
@@ -372,6 +345,8 @@ class Trainer:
             values |= self._evaluate(phase)
         self.log.training(phase, epoch, self.state.step, values)
         self._show(phase, epoch, num_epochs, values)
+        if self.data.songs and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.sample_every == 0):
+            self._write_songs()
         if epoch == num_epochs or epoch % self.args.save_every == 0:
             self.save()
 
@@ -383,19 +358,27 @@ class Trainer:
         if phase == "adversarial":
             d_scores = held_out_scores(self.state.discriminator, self.data.held_out, samples)
         step = self.state.step
-        scalars = {"nll": values["nll_oracle"], "nll_test": values["nll_test"], "distinct_tokens": values["distinct_tokens"]}
-        scalars["oracle_entropy"] = self.entropy
         where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
-        record = {**where, **values, **d_scores, "oracle_entropy": self.entropy}
-        self.log.evaluation(record, scalars, token_lines(samples[:SAMPLE_LINES]))
+        measured = {**values, **self.data.reference}
+        # "nll" is the name of the original's curve; standard errors are for those who read the file
+        scalars = {"nll" if name == "nll_oracle" else name: v for name, v in measured.items() if not name.endswith("_error")}
+        self.log.evaluation({**where, **measured, **d_scores}, scalars, self.data.text(samples[:SAMPLE_LINES]))
         if self.args.log_generation:
             self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)
         self.last_evaluation = values
         return d_scores
 
+    def _write_songs(self) -> None:
+        """Songs as MIDI files in the run's folder, and as sound and piano rolls in TensorBoard beside real tunes."""
+        step = self.state.step
+        songs = self.state.generator.sample(SONGS, self.data.seq_len, stream(self.args.seed, "songs", step))
+        real = self.data.fresh_with(SONGS, stream(self.args.seed, "songs beside real ones", step))
+        self.data.write_songs(songs, Path(self.args.log_dir) / "samples" / f"epoch_{step:04d}")
+        self.log.songs(self.data.grid, songs.cpu().numpy(), real.cpu().numpy(), step)
+
     def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
         now = {"nll": self.last_evaluation.get("nll_oracle"), "nll_test": self.last_evaluation.get("nll_test")}
-        now |= {"loss": values.get("loss"), "reward": values.get("reward")}
+        now |= {"BLEU-4": self.last_evaluation.get("bleu4"), "loss": values.get("loss"), "reward": values.get("reward")}
         if "d_accuracy_real" in values:
             now["D accuracy"] = (values["d_accuracy_real"] + values["d_accuracy_fake"]) / 2
         now = {name: value for name, value in now.items() if value is not None}
@@ -408,8 +391,7 @@ class Trainer:
         payload = {
             "args": vars(self.args),
             "state": self.state.state_dict(),
-            "data": {**self.data.state_dict(), "train_rng": self.data.train_rng.get_state()},
-            "entropy": self.entropy,
+            "data": self.data.state_dict(),
             "last_evaluation": self.last_evaluation,
             "marks": self.log.marks(),
         }

@@ -22,10 +22,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import torch
 from reference import plain_action_values
 
-from main import PRESETS, choose_device, preset_settings
+from main import choose_device
+from options import PRESETS, preset_settings
 from rollout import action_values, completions
 from run_log import describe_device
-from train import make_state, stream
+from streams import stream
+from train import make_state
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:

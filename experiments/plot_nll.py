@@ -48,7 +48,13 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
                 axis.axvline(starts[0], color="grey", linewidth=0.6, linestyle=":")
         for floor in {entropy for _, entropy in runs.values()}:
             axis.axhline(floor, color="black", linewidth=0.8, linestyle="--", label="entropy of the oracle")
-        axis.set_title(title, fontsize=10)
+        # A policy that collapses for some epochs would press all curves flat: such peaks are cut off, and told.
+        values = sorted(row[key] for rows, _ in runs.values() for row in rows)
+        low, top = axis.get_ylim()[0], values[int(0.985 * (len(values) - 1))]
+        top += 0.05 * (top - low)
+        axis.set_ylim(top=top)
+        cut = f" (peaks to {values[-1]:.1f} cut off)" if values[-1] > top else ""
+        axis.set_title(title + cut, fontsize=10)
         axis.set_xlabel("epochs of G")
         axis.set_ylabel("nats per token")
         axis.grid(alpha=0.3)

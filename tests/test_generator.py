@@ -10,7 +10,8 @@ from reference import NumpyLSTM, enumerate_sequences, sequence_probability, tiny
 from generator import Generator
 from metrics import entropy, mean_nll
 from oracle import make_oracle
-from train import GENERATOR_INIT, stream
+from streams import stream
+from train import GENERATOR_INIT
 
 
 def stepwise_log_probabilities(model, tokens):

@@ -7,10 +7,12 @@ import torch
 from reference import enumerate_sequences, sequence_probability, tiny_generator
 
 import train
-from main import preset_settings
+from data_loader import make_data
 from metrics import mean_nll
+from options import preset_settings
 from rollout import action_values
-from train import PHASES, evaluate, follow, make_data, make_state, policy_loss, stream
+from streams import stream
+from train import PHASES, evaluate, follow, make_state, policy_loss
 
 
 def small_args(**changes):
@@ -277,7 +279,7 @@ def test_state_survives_saving_and_loading():
     assert other.step == 2
     for name in ("generator", "policy", "discriminator"):
         assert torch.equal(weights(getattr(other, name)), weights(getattr(state, name)))
-    again = make_data(args, torch.device("cpu"), {**data.state_dict(), "train_rng": data.train_rng.get_state()})
+    again = make_data(args, torch.device("cpu"), copy.deepcopy(data.state_dict()))
     one, two = (train.adversarial_epoch(s, d, args) for s, d in ((state, data), (other, again)))
     assert one == two
     assert torch.equal(weights(other.generator), weights(state.generator))

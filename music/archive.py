@@ -1,0 +1,69 @@
+"""Unpack the Nottingham zip: `python -m music.archive Nottingham.zip data/Nottingham`.
+
+Every tune is parsed before anything is put in place, and only MIDI files below train, valid and test are unpacked.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from errors import UserError, exit_with_one_line
+from music.corpus import SPLITS, CorpusError, folder_split, zip_members
+from music.midi import Grid, MidiError, read_tokens
+
+NOTTINGHAM = {"train": 694, "valid": 173, "test": 170}  # files of the original archive
+
+
+def unpack(archive: Path, target: Path) -> dict[str, int]:
+    """Unpack the tunes of a zip into target/{train,valid,test}; returns how many each holds.
+
+    Raises:
+        UserError: the target exists, the zip is broken or unsafe, or a tune can't be parsed. The target is then left absent.
+        OSError: a file can't be read or written.
+    """
+    if target.exists():
+        raise UserError(f"{target} exists already")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    counts = dict.fromkeys(SPLITS, 0)
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for member in zip_members(file):
+                split = folder_split(member.name)
+                if split is None:
+                    continue
+                data = member.read()
+                read_tokens(data, Grid())
+                path = partial / split / Path(member.name).name
+                path.parent.mkdir(exist_ok=True)
+                path.write_bytes(data)
+                counts[split] += 1
+        os.replace(partial, target)
+    except MidiError as error:
+        raise UserError(f"{archive}: {member.name}: {error}") from error
+    except (CorpusError, zipfile.BadZipFile) as error:
+        raise UserError(str(error) if isinstance(error, CorpusError) else f"{archive} is not a readable zip") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return counts
+
+
+@exit_with_one_line
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    archive, target = map(Path, sys.argv[1:] if argv is None else argv)
+    counts = unpack(archive, target)
+    print(f"{archive} -> {target}: " + ", ".join(f"{number} {split}" for split, number in counts.items()))
+    if counts != NOTTINGHAM:
+        expected = "/".join(map(str, NOTTINGHAM.values()))
+        print(f"note: the original Nottingham archive holds {expected} files", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,217 @@
+"""A collection of tunes: MIDI files in a folder or a zip, parsed once, split into train, valid and test.
+
+A folder with subfolders train, valid and test keeps that split; any other is split by file, seeded. Broken files among good ones
+are skipped and named. Parsed tokens go to a cache, where a file's size and time of change tell whether it is still the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from music.midi import Grid, MidiError, read_tokens
+
+SPLITS = ("train", "valid", "test")
+SHARES = (0.8, 0.1, 0.1)  # of the files, where the folder itself has no split
+SUFFIXES = (".mid", ".midi")
+CACHE_FORMAT = 1
+MAX_FILE_BYTES = 20_000_000  # no tune is larger; a zip may claim anything
+
+
+class CorpusError(ValueError):
+    """A folder or zip that gives no data; the text says what to do, in one line."""
+
+
+@dataclass
+class Corpus:
+    """Tunes by split, each a uint8 array of tokens, with their names; and what was skipped, as (name, reason)."""
+
+    tunes: dict[str, list[np.ndarray]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    names: dict[str, list[str]] = field(default_factory=lambda: {split: [] for split in SPLITS})
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class Member:
+    """One MIDI file of a folder or zip: its name in it, what tells whether it changed, and how to read it."""
+
+    name: str
+    stamp: str
+    read: Callable[[], bytes]
+
+
+def load_corpus(source: Path, grid: Grid, seed: int, progress: Callable[[list[Member]], Iterable[Member]] = iter) -> Corpus:
+    """Parse all tunes of a folder or zip.
+
+    Args:
+        source: the folder or zip.
+        grid: how long a frame is.
+        seed: of the split by file, where the folder has none.
+        progress: wraps the members that must be parsed, to show how far it is.
+
+    Raises:
+        CorpusError: there is nothing usable, or the zip is broken or unsafe.
+        OSError: the source can't be read.
+    """
+    if not source.exists():
+        raise CorpusError(f"no data at {source}")
+    if source.is_dir():
+        return _split(_parse(list(folder_members(source)), source, grid, progress), source, seed)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            return _split(_parse(list(zip_members(archive)), source, grid, progress), source, seed)
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+        raise CorpusError(f"{source} is neither a folder nor a readable zip") from error
+
+
+def folder_members(folder: Path) -> Iterator[Member]:
+    """The MIDI files below a folder, by name."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
+            status = path.stat()
+            yield Member(path.relative_to(folder).as_posix(), f"{status.st_size} {status.st_mtime_ns}", path.read_bytes)
+
+
+def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
+    """The MIDI files of a zip, by name.
+
+    Raises:
+        CorpusError: a member's name leads outside the folder it would be unpacked to.
+    """
+    for info in sorted(archive.infolist(), key=lambda info: info.filename):
+        name = info.filename.replace("\\", "/")
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            raise CorpusError(f"{archive.filename} is not safe to unpack: it has a member {info.filename!r}")
+        hidden = path.name.startswith(".") or "__MACOSX" in path.parts
+        if path.suffix.lower() in SUFFIXES and not info.is_dir() and not hidden:
+            yield Member(name, f"{info.file_size} {info.CRC}", _zip_reader(archive, info))
+
+
+def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        if info.file_size > MAX_FILE_BYTES:
+            raise MidiError(f"larger than {MAX_FILE_BYTES} bytes")
+        try:
+            return archive.read(info)
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+            raise MidiError("damaged or encrypted in the zip") from error
+
+    return read
+
+
+Parsed = dict[str, np.ndarray | str]  # name -> tokens, or why there are none
+
+
+def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[list[Member]], Iterable[Member]]) -> Parsed:
+    """Tokens of every member, from the cache where it is unchanged."""
+    if not members:
+        raise CorpusError(f"{source} holds no MIDI file (.mid or .midi)")
+    cache = cache_file(source, grid)
+    known = _read_cache(cache)
+    parsed: Parsed = {m.name: known[m.name][1] for m in members if m.name in known and known[m.name][0] == m.stamp}
+    missing = [m for m in members if m.name not in parsed]
+    for member in progress(missing) if missing else ():
+        try:
+            parsed[member.name] = read_tokens(member.read(), grid)
+        except MidiError as error:
+            parsed[member.name] = str(error)
+        except OSError as error:
+            parsed[member.name] = error.strerror or "can't be read"
+    if missing:
+        _write_cache(cache, {m.name: (m.stamp, parsed[m.name]) for m in members})
+    return {m.name: parsed[m.name] for m in members}
+
+
+def cache_file(source: Path, grid: Grid) -> Path:
+    """Where the tokens of a source are kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    key = hashlib.sha256(repr((CACHE_FORMAT, str(source.resolve()), tuple(grid))).encode()).hexdigest()[:16]
+    return home / "seqgan" / f"{key}.npz"
+
+
+def _read_cache(path: Path) -> dict[str, tuple[str, np.ndarray | str]]:
+    """Name -> (stamp, tokens or reason); empty where there is no readable cache."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            index, tokens = json.loads(file["index"].tobytes()), file["tokens"]
+        result, first = {}, 0
+        for name, stamp, length, reason in index:
+            result[name] = (stamp, reason if reason else tokens[first : first + length])
+            first += length
+        return result if first == len(tokens) else {}
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return {}
+
+
+def _write_cache(path: Path, entries: dict[str, tuple[str, np.ndarray | str]]) -> None:
+    """Keep the tokens. A cache that can't be written costs time, nothing else."""
+    arrays = [value for _, value in entries.values() if not isinstance(value, str)]
+    index = [
+        (name, stamp, 0, value) if isinstance(value, str) else (name, stamp, len(value), "")
+        for name, (stamp, value) in entries.items()
+    ]
+    data = io.BytesIO()
+    tokens = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.uint8)
+    np.savez_compressed(data, index=np.frombuffer(json.dumps(index).encode(), dtype=np.uint8), tokens=tokens)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # two runs may write at once
+        with os.fdopen(handle, "wb") as file:
+            file.write(data.getbuffer())
+        os.replace(partial, path)
+    except OSError:
+        return
+
+
+def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
+    """Tunes by split, from the names of their folders, or by file."""
+    corpus = Corpus()
+    good = {name: value for name, value in parsed.items() if not isinstance(value, str)}
+    corpus.skipped = [(name, value) for name, value in parsed.items() if isinstance(value, str)]
+    if not good:
+        name, reason = corpus.skipped[0]
+        more = f" and {len(corpus.skipped) - 1} more" if len(corpus.skipped) > 1 else ""
+        raise CorpusError(f"{source} holds no usable MIDI file: {name}: {reason}{more}")
+    split_of = {name: folder_split(name) for name in good}
+    if set(split_of.values()) != set(SPLITS):
+        split_of = _split_by_file(sorted(good), source, seed)
+    for name, tokens in good.items():
+        split = split_of[name]
+        if split is not None:
+            corpus.tunes[split].append(tokens)
+            corpus.names[split].append(name)
+        else:
+            corpus.skipped.append((name, "outside the folders train, valid and test"))
+    return corpus
+
+
+def folder_split(name: str) -> str | None:
+    """The split that a file's folders name."""
+    return next((part.lower() for part in PurePosixPath(name).parts[:-1] if part.lower() in SPLITS), None)
+
+
+def _split_by_file(names: list[str], source: Path, seed: int) -> dict[str, str | None]:
+    """A seeded split of files: 80 % train, 10 % valid, 10 % test, at least one each."""
+    if len(names) < len(SPLITS):
+        raise CorpusError(f"{source} holds {len(names)} usable MIDI files: a split into train, valid and test needs at least 3")
+    order = np.random.default_rng(seed).permutation(len(names))
+    held_out = [max(1, round(share * len(names))) for share in SHARES[1:]]
+    num_train = len(names) - sum(held_out)
+    labels = ["train"] * num_train + ["valid"] * held_out[0] + ["test"] * held_out[1]
+    return {names[index]: label for index, label in zip(order.tolist(), labels, strict=True)}
+
+
+def windows(tunes: list[np.ndarray], length: int, stride: int = 1) -> np.ndarray:
+    """All windows of a length in each tune, at every stride-th position: uint8 (W, length). Tunes that are shorter give none."""
+    parts = [np.lib.stride_tricks.sliding_window_view(tune, length)[::stride] for tune in tunes if len(tune) >= length]
+    return np.concatenate(parts) if parts else np.zeros((0, length), dtype=np.uint8)
