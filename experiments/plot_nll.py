@@ -52,7 +52,7 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
         values = sorted(row[key] for rows, _ in runs.values() for row in rows)
         low, top = axis.get_ylim()[0], values[int(0.985 * (len(values) - 1))]
         top += 0.05 * (top - low)
-        axis.set_ylim(top=top)
+        axis.set_ylim(min(values[0], *(floor for _, floor in runs.values())) - 0.1, top)
         cut = f" (peaks to {values[-1]:.1f} cut off)" if values[-1] > top else ""
         axis.set_title(title + cut, fontsize=10)
         axis.set_xlabel("epochs of G")
