@@ -61,6 +61,8 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     # Into memory first: torch.save turns a full disk into a RuntimeError that names no file.
     data = io.BytesIO()
     torch.save({"format": FORMAT, **payload}, data)
+    data.seek(0)
+    torch.load(data, weights_only=True)  # what could not be read back, a numpy number say, must fail now and not on --resume
     write_atomically(path, lambda file: file.write(data.getbuffer()))
 
 

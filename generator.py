@@ -116,7 +116,9 @@ class Generator(nn.Module):
         return SoftmaxSampler(self.output.weight, self.output.bias, temperature)
 
     @torch.no_grad()
-    def sample(self, num: int, seq_len: int, rng: torch.Generator, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, num: int, seq_len: int, rng: torch.Generator, temperature: float = 1.0, prefix: Tensor | None = None
+    ) -> Tensor:
         """Sequences drawn from the model: int64 (num, seq_len).
 
         Args:
@@ -124,10 +126,12 @@ class Generator(nn.Module):
             seq_len: T.
             rng: a CPU random stream: the same seed gives the same uniform numbers on every device.
             temperature: divides the logits; 1 samples the model itself.
+            prefix: tokens that every sequence begins with, (P,) with P ≤ T.
 
         Raises:
             ValueError: the temperature is not a positive number.
         """
+        given = [] if prefix is None else prefix.tolist()
         uniforms = torch.rand(seq_len, num, dtype=torch.float64, generator=rng).to(self.device)
         tokens = torch.empty(num, seq_len, dtype=torch.int64, device=self.device)
         sampler = self.sampler(temperature)
@@ -135,6 +139,6 @@ class Generator(nn.Module):
         state = self.initial_state(num)
         for t in range(seq_len):
             state = self.step(last, state)
-            last = sampler.draw(state[0], uniforms[t])
+            last = torch.full_like(last, given[t]) if t < len(given) else sampler.draw(state[0], uniforms[t])
             tokens[:, t] = last
         return tokens

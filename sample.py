@@ -1,6 +1,7 @@
 """Sequences from a checkpoint: `python sample.py logs/train/RUN --num 1000 --out samples.txt`.
 
-Writes one sequence a line as token numbers (.txt), or an int64 array (num, T) (.npy); without --out, text to the screen.
+Writes one sequence a line as token numbers (.txt), or an int64 array (num, length) (.npy). A run on music also writes songs:
+`--out songs/` a folder of MIDI files, `--out song.mid` a single one. Without --out, text goes to the screen.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from checkpoint import find_checkpoint, load_checkpoint, write_atomically
-from data_loader import token_lines
+from data_loader import token_lines, write_songs
 from errors import UserError, exit_with_one_line
 from main import choose_device
 from options import Parser, real, whole
@@ -22,15 +23,19 @@ from streams import stream
 from train import make_generator
 
 AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
-FORMATS = (".txt", ".npy")
+FORMATS = (".txt", ".npy", ".mid")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(description="Write sequences drawn from a trained generator.", allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN_OR_CHECKPOINT", help="a run's folder (its --log_dir) or a checkpoint file")
-    parser.add_argument("--num", type=whole(1), default=10, metavar="N", help="how many sequences (default: %(default)s)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="a .txt or .npy file (default: text to the screen)")
+    parser.add_argument("--num", type=whole(1), default=None, metavar="N", help="how many sequences (default: 10, for a .mid 1)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help=".txt, .npy or .mid; for songs also a folder (default: text to the screen)"
+    )
+    parser.add_argument("--length", type=whole(1), metavar="T", help="tokens a sequence, --prime included (default: as trained)")
+    parser.add_argument("--prime", type=Path, metavar="FILE.mid", help="a melody that every song goes on from")
     parser.add_argument(
         "--temperature",
         type=real(0, low_open=True),
@@ -40,41 +45,90 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of the draws (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
     return parser
 
 
-def draw(args: argparse.Namespace) -> Tensor:
-    """The sequences, int64 (num, T) on the CPU; raises UserError where the checkpoint can't be used."""
-    device = choose_device(args.device)
-    checkpoint = load_checkpoint(find_checkpoint(args.run))
-    settings = argparse.Namespace(**checkpoint["args"])
+def check_out(args: argparse.Namespace, music: bool) -> None:
+    """Refuse an --out that can't be written, before anything is drawn; raises UserError."""
+    out = args.out
+    folder = out.suffix == ""
+    if out.suffix not in ("", *FORMATS) or (folder and not music):
+        raise UserError(f"--out {out}: the file's name must end in {', '.join(FORMATS[:-1])}{' or .mid' if music else ''}")
+    if out.suffix == ".mid" and not music:
+        raise UserError(f"--out {out}: only a run on music makes songs")
+    if out.suffix == ".mid" and args.num not in (None, 1):
+        raise UserError(f"--out {out} holds one song: give --num {args.num} a folder")
+    if (any(out.iterdir()) if folder and out.is_dir() else out.exists()) and not args.overwrite:
+        raise UserError(f"{out} exists: choose another name, or --overwrite")
+    if not out.parent.is_dir():
+        raise UserError(f"--out {out}: there is no folder {out.parent}")
+
+
+def read_prime(path: Path, settings: argparse.Namespace) -> Tensor:
+    """The tokens of a melody, (P,).
+
+    Raises:
+        UserError: the run is not on music, or the file gives no melody.
+        OSError: it can't be read.
+    """
+    from music.midi import Grid, MidiError, read_tokens
+
+    if settings.dataset != "Nottingham":
+        raise UserError("--prime: only a run on music can go on from a melody")
+    try:
+        return torch.from_numpy(read_tokens(path, Grid(settings.grid, settings.frame_seconds)).astype(np.int64))
+    except MidiError as error:
+        raise UserError(f"--prime {path}: {error}") from error
+
+
+def draw(args: argparse.Namespace, checkpoint: dict, settings: argparse.Namespace, device: torch.device) -> Tensor:
+    """The sequences, int64 (num, length) on the CPU; raises UserError where the flags do not fit the run."""
+    prime = read_prime(args.prime, settings) if args.prime else None
+    primed = 0 if prime is None else len(prime)
+    length = args.length or primed + settings.seq_len
+    if primed >= length:
+        raise UserError(f"--length {length} leaves nothing to add to a melody of {primed} frames")
     generator = make_generator(settings)
     generator.load_state_dict(checkpoint["state"]["generator"])
     generator.to(device)
     rng = stream(args.seed, "sample")
     sizes = [min(AT_ONCE, args.num - first) for first in range(0, args.num, AT_ONCE)]
-    return torch.cat([generator.sample(size, settings.seq_len, rng, args.temperature).cpu() for size in sizes])
+    return torch.cat([generator.sample(size, length, rng, args.temperature, prime).cpu() for size in sizes])
+
+
+def write(tokens: Tensor, out: Path, settings: argparse.Namespace) -> None:
+    """Write sequences (num, length) in the form that the name asks for; raises OSError."""
+    if out.suffix == ".npy":
+        write_atomically(out, lambda file: np.save(file, tokens.numpy()))
+    elif out.suffix == ".txt":
+        write_atomically(out, lambda file: file.write(token_lines(tokens).encode()))
+    else:
+        from music.midi import Grid, midi_bytes
+
+        grid = Grid(settings.grid, settings.frame_seconds)
+        if out.suffix == ".mid":
+            write_atomically(out, lambda file: file.write(midi_bytes(tokens[0].numpy(), grid)))
+        else:
+            write_songs(tokens, grid, out)
 
 
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     args = build_parser().parse_args(argv)
+    device = choose_device(args.device)
+    checkpoint = load_checkpoint(find_checkpoint(args.run))
+    settings = argparse.Namespace(**checkpoint["args"])
     if args.out is not None:
-        if args.out.suffix not in FORMATS:
-            raise UserError(f"--out {args.out}: the file's name must end in {' or '.join(FORMATS)}")
-        if args.out.exists() and not args.overwrite:
-            raise UserError(f"{args.out} exists: choose another name, or --overwrite")
-        if not args.out.parent.is_dir():
-            raise UserError(f"--out {args.out}: there is no folder {args.out.parent}")
-    tokens = draw(args)
+        check_out(args, settings.dataset == "Nottingham")
+    if args.num is None:
+        args.num = 1 if args.out is not None and args.out.suffix == ".mid" else 10
+    tokens = draw(args, checkpoint, settings, device)
     if args.out is None:
         print(token_lines(tokens), end="")
-    elif args.out.suffix == ".npy":
-        write_atomically(args.out, lambda file: np.save(file, tokens.numpy()))
     else:
-        write_atomically(args.out, lambda file: file.write(token_lines(tokens).encode()))
+        write(tokens, args.out, settings)
     return 0
 
 

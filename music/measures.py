@@ -24,7 +24,7 @@ def framewise_mse(generated: np.ndarray, real: np.ndarray) -> float:
         # Σ over pairs of (x − y)², from sums over each side alone
         total += len(y) * (x**2).sum() - 2 * x.sum() * y.sum() + len(x) * (y**2).sum()
         pairs += len(x) * len(y)
-    return total / pairs if pairs else float("nan")
+    return float(total / pairs) if pairs else float("nan")
 
 
 def pitch_class_histogram(tokens: np.ndarray) -> np.ndarray:

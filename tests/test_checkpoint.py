@@ -3,6 +3,7 @@
 import os
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,12 @@ def test_round_trip(tmp_path):
     assert torch.equal(loaded.pop("weights"), payload["weights"])
     assert loaded["nested"] == payload["nested"]
     assert [p.name for p in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    with pytest.raises(pickle.UnpicklingError):
+        save_checkpoint(tmp_path / "last.pt", {"loss": np.float64(1.0)})
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path):

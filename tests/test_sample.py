@@ -61,7 +61,10 @@ def test_many_sequences_come_in_parts(log_dir, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--out", "x.mp3"], ".txt or .npy"),
+        (["--out", "x.mp3"], ".txt, .npy"),
+        (["--out", "folder"], ".txt, .npy"),
+        (["--out", "x.mid"], "only a run on music"),
+        (["--prime", "x.mid"], "only a run on music"),
         (["--out", "no/such/folder.txt"], "no folder"),
         (["--num", "0"], "at least 1"),
         (["--temperature", "0"], "above 0"),
