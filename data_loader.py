@@ -101,6 +101,10 @@ class OracleData(TrainingSet):
         """Held-out sequences for the evaluation at the end, (num, T), not those of the curves."""
         return self.oracle.sample(num, self.seq_len, stream(self.seed, "final held-out data"))
 
+    def final_reference(self, _num: int) -> dict[str, float]:
+        """What the numbers at the end stand beside: the oracle's entropy."""
+        return self.reference
+
     def measure(self, samples: Tensor) -> dict[str, float]:
         """NLL_oracle of generated sequences (M, T) and its standard error, in nats per token."""
         nll, error = mean_nll(self.oracle, samples)
@@ -172,8 +176,7 @@ class TuneData(TrainingSet):
         if args.train_size:
             self.train = self.fresh(args.train_size)
         if saved is None:
-            real = self.fresh_with(args.eval_samples, stream(args.seed, "real tunes"))
-            self.reference = {f"real_{name}": value for name, value in self._likeness(real.cpu().numpy()).items()}
+            self.reference = self.final_reference(args.eval_samples)
         else:
             rng.set_state(saved["train_rng"])
             self.reference = saved["reference"]
@@ -190,6 +193,11 @@ class TuneData(TrainingSet):
     def final_held_out(self, _num: int) -> Tensor:
         """The held-out windows: there are no others."""
         return self.held_out
+
+    def final_reference(self, num: int) -> dict[str, float]:
+        """The same measures of as many training windows: what generated ones can hope for. Self-BLEU grows with their number."""
+        real = self.fresh_with(num, stream(self.seed, "real tunes"))
+        return {f"real_{name}": value for name, value in self._likeness(real.cpu().numpy()).items()}
 
     def measure(self, samples: Tensor) -> dict[str, float]:
         """Likeness of generated windows (M, T) to the test tunes, and the share that are copies of training windows."""

@@ -272,7 +272,7 @@ def final_evaluation(state: TrainState, data: Data, args: argparse.Namespace) ->
     num = args.final_eval_samples
     held_out = data.final_held_out(num)
     values, _ = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
-    return {"step": state.step, "samples": num, **values, **data.reference}
+    return {"step": state.step, "samples": num, **values, **data.final_reference(num)}
 
 
 class Trainer:

@@ -5,6 +5,7 @@ Every tune is parsed before anything is put in place, and only MIDI files below 
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import sys
@@ -56,9 +57,12 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    archive, target = map(Path, sys.argv[1:] if argv is None else argv)
-    counts = unpack(archive, target)
-    print(f"{archive} -> {target}: " + ", ".join(f"{number} {split}" for split, number in counts.items()))
+    parser = argparse.ArgumentParser(description="Unpack the Nottingham zip into a folder.")
+    parser.add_argument("archive", type=Path, help="the zip")
+    parser.add_argument("target", type=Path, help="the folder to make")
+    args = parser.parse_args(argv)
+    counts = unpack(args.archive, args.target)
+    print(f"{args.archive} -> {args.target}: " + ", ".join(f"{number} {split}" for split, number in counts.items()))
     if counts != NOTTINGHAM:
         expected = "/".join(map(str, NOTTINGHAM.values()))
         print(f"note: the original Nottingham archive holds {expected} files", file=sys.stderr)

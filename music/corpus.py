@@ -90,7 +90,7 @@ def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
         name = info.filename.replace("\\", "/")
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0]:
             raise CorpusError(f"{archive.filename} is not safe to unpack: it has a member {info.filename!r}")
         hidden = path.name.startswith(".") or "__MACOSX" in path.parts
         if path.suffix.lower() in SUFFIXES and not info.is_dir() and not hidden:
