@@ -346,12 +346,13 @@ def test_sound_has_the_songs_length_and_pitch():
 
 
 def test_piano_rolls_show_each_note_where_it_belongs():
-    image = piano_rolls(np.array([[0, 88, 1], [1, 1, 1]]))
-    assert image.shape == (88 * 3, 2 * 3 * 8 + 6)
-    assert (image[:3, 8:16] == 0).all()  # key 88 in frame 2, on top
-    assert (image[-3:, 16:24] == 0).all()
-    assert (image[:, :8] > 200).all()  # a rest
-    assert (image[-3:, 30:] == 0).all()
+    image = piano_rolls(np.array([[0, 60, 37], [49, 49, 49]]))
+    assert image.shape == (2 * 24 * 4 + 6, 3 * 12)  # two tunes, two octaves from token 37 on
+    assert (image[:4, 12:24] == 0).all()  # token 60 in frame 2, on top
+    assert (image[92:96, 24:] == 0).all()  # token 37 in frame 3, at the bottom
+    assert (image[:96, :12] > 200).all()  # a rest
+    assert (image[102 + 44 : 102 + 48] == 0).all()  # token 49, held
+    assert piano_rolls(np.zeros((1, 4), int)).min() > 200
 
 
 def test_note_names():
