@@ -18,6 +18,9 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
     def wrapped(*args: object, **kwargs: object) -> int:
         try:
             return command(*args, **kwargs)
+        except KeyboardInterrupt:  # Ctrl-C before there was anything to save
+            print("stopped", file=sys.stderr)
+            return 130
         except UserError as error:
             message = str(error)
         except OSError as error:  # a file or a disk, whose operating system's words and path say what is wrong
