@@ -1,11 +1,14 @@
 """Runs on MIDI files, from the files to the songs, at tiny sizes."""
 
+import functools
+import http.server
 import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import wave
 import zipfile
 
@@ -242,6 +245,20 @@ def test_the_script_unpacks_trains_and_can_run_twice(tunes, tmp_path):
     (project / "music").unlink()
     second = shell(project, "--run_name", "two")
     assert second.returncode == 0, second.stderr
+
+
+def test_the_script_fetches_the_archive_where_there_is_none(tunes, tmp_path):
+    shutil.make_archive(str(tmp_path / "web/Nottingham"), "zip", tunes)
+    project = tmp_path / "project"
+    project.mkdir()
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = shell(project, "--run_name", "one", NOTTINGHAM_URL=f"http://127.0.0.1:{server.server_port}/Nottingham.zip")
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in (project / "data").iterdir()) == ["Nottingham", "Nottingham.zip"]
+    assert len(list((project / "data/Nottingham").rglob("*.mid"))) == 10
 
 
 def test_the_script_without_network_says_where_the_zip_goes(tmp_path):
