@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable
 
@@ -23,6 +24,9 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
             return 130
         except UserError as error:
             message = str(error)
+        except BrokenPipeError:  # the reader, `head` say, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except OSError as error:  # a file or a disk, whose operating system's words and path say what is wrong
             message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
         print(f"error: {' '.join(message.split())}", file=sys.stderr)

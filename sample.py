@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         args.num = 1 if args.out is not None and args.out.suffix == ".mid" else 10
     tokens = draw(args, checkpoint, settings, device)
     if args.out is None:
-        print(token_lines(tokens), end="")
+        print(token_lines(tokens), end="", flush=True)
     else:
         write(tokens, args.out, settings)
     return 0

@@ -1,9 +1,12 @@
 """`python sample.py`: sequences from a checkpoint."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
-from cli import assert_one_line_error, call, run
+from cli import ROOT, assert_one_line_error, call, run
 
 import sample
 from generator import Generator
@@ -50,6 +53,13 @@ def test_seed_and_temperature_matter(log_dir, capsys):
     assert texts[0] == texts[3]
     assert len(set(texts)) == 3
     assert len(set(texts[2].splitlines())) == 1  # next to zero, every sequence is the most likely one
+
+
+def test_a_reader_that_stops_reading_is_no_error(log_dir):
+    command = f"'{sys.executable}' '{ROOT / 'sample.py'}' '{log_dir}' --num 30000 | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert len(done.stdout.split()) == 5
+    assert done.stderr == ""
 
 
 def test_many_sequences_come_in_parts(log_dir, monkeypatch, capsys):
