@@ -71,11 +71,20 @@ def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
 
 
 def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks) -> None:
-    """Cut the log files back to the lengths in `marks`, and remove event files that were begun later."""
-    for key, folder in (("log", log_dir), ("eval", eval_log_dir)):
-        lengths = marks[key]
-        for path in [*folder.glob(EVENTS), folder / METRICS, folder / TRAINING]:
-            length = lengths.get(path.name, 0)
+    """Cut the log files back to the lengths in `marks`, and remove event files that were begun later.
+
+    Raises:
+        UserError: a folder holds the events of another run; nothing is changed then.
+    """
+    folders = {"log": log_dir, "eval": eval_log_dir}
+    for key, folder in folders.items():
+        present = {path.name for path in folder.glob(EVENTS)}
+        if present and not present & marks[key].keys():
+            raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
+    for key, folder in folders.items():
+        lines = [folder / METRICS, folder / TRAINING] if key == "log" else []
+        for path in [*folder.glob(EVENTS), *lines]:
+            length = marks[key].get(path.name, 0)
             if not path.exists() or path.stat().st_size <= length:
                 continue
             if length:
@@ -94,6 +103,7 @@ class RunLog:
         next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
 
     Raises:
+        UserError: a folder holds another run.
         OSError: a file can't be written.
     """
 

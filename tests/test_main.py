@@ -267,6 +267,25 @@ def test_resuming_with_other_settings_is_refused(finished, capsys, flags, words)
     assert snapshot(finished) == before
 
 
+def test_one_folder_for_everything_resumes_as_well(tmp_path):
+    flags = ["--pretrain_g_epochs", "9", "--eval_every", "2", "--log_dir", "all", "--eval_log_dir", "all"]
+    assert run(*flags, "--total_epochs", "0") == 0
+    assert call(main.main, "--resume", "--log_dir", "all", "--total_epochs", "2", "--pretrain_d_epochs", "1") == 0
+    assert [row["step"] for row in json_lines(tmp_path / "all/metrics.jsonl")] == [0, 2, 4, 6, 8, 9, 10, 11]
+    assert [step for step, _ in scalars(tmp_path / "all")["nll"]] == [0, 2, 4, 6, 8, 9, 10, 11]
+    assert len(json_lines(tmp_path / "all/training.jsonl")) == 9 + 1 + 2
+
+
+def test_resuming_into_another_runs_folder_is_refused(finished, tmp_path, capsys):
+    """Its events are not among this run's: they must not be taken for what came after the checkpoint."""
+    assert run("--pretrain_g_epochs", "3", "--total_epochs", "0", *folders(tmp_path)) == 0
+    before = snapshot(finished) | snapshot(tmp_path)
+    capsys.readouterr()
+    assert call(main.main, "--resume", "--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(finished / "eval")) == 2
+    assert_one_line_error(capsys, "another run")
+    assert snapshot(finished) | snapshot(tmp_path) == before
+
+
 @pytest.mark.parametrize("damage", ["truncated", "other sizes", "other format", "empty"])
 def test_a_broken_checkpoint_is_refused_and_nothing_is_lost(finished, capsys, tmp_path, damage):
     (tmp_path / "train").mkdir()
