@@ -5,10 +5,11 @@ A checkpoint holds tensors, numbers and strings only, so that `torch.load(weight
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -84,6 +85,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if payload["format"] != FORMAT:
         raise UserError(f"{path} has checkpoint format {payload['format']}, this program reads format {FORMAT}")
     return payload
+
+
+def load_run(path: Path) -> dict[str, Any]:
+    """Read the checkpoint of a run; raises UserError as `load_checkpoint` does, and where parts of a run are missing."""
+    payload = load_checkpoint(path)
+    if not {"args", "state", "data", "marks", "folders", "last_evaluation"} <= payload.keys():
+        raise UserError(f"{path} is not a checkpoint of a run")
+    return payload
+
+
+@contextlib.contextmanager
+def must_fit() -> Iterator[None]:
+    """Inside, parts of a checkpoint are taken over: what does not fit becomes a UserError."""
+    try:
+        yield
+    except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"the checkpoint does not fit this run's sizes: {error}") from error
 
 
 def find_checkpoint(run: Path) -> Path:

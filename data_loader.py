@@ -113,7 +113,7 @@ class OracleData(TrainingSet):
     def summary(self) -> str:
         """One line on the data for the start of a run."""
         floor, error = self.reference["oracle_entropy"], self.reference["oracle_entropy_error"]
-        return f"oracle entropy {floor:.4f} ± {error:.4f} nats per token: no NLL_test can be lower"
+        return f"oracle entropy {floor:.4f} ± {error:.4f} nats per token: the floor of NLL_test"
 
     def text(self, tokens: Tensor) -> str:
         """Sequences for the eye."""

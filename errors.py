@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words on CUDA and on a CPU
+
 
 class UserError(Exception):
     """A problem that the user can mend; its text is one clear line that says how."""
@@ -24,6 +26,10 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
             return 130
         except UserError as error:
             message = str(error)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            message = f"out of memory: smaller sizes may help ({str(error).splitlines()[0][:100] if str(error) else 'no details'})"
         except BrokenPipeError:  # the reader, `head` say, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141

@@ -94,7 +94,7 @@ class Generator(nn.Module):
     def nll(self, tokens: Tensor) -> Tensor:
         """−log G(y_t | y_1..t−1) of each given token: (B, T) -> (B, T), in nats."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
-        rows = chunk_rows(self.vocab_size, self.device)  # in chunks, since (B·T, V) logits may not fit
+        rows = chunk_rows(self.vocab_size, self.device)  # in chunks, for the cache, and for the memory where no gradient is kept
         parts = []
         for h, y in zip(hidden.split(rows), tokens.reshape(-1, 1).split(rows), strict=True):
             logits = self.output(h)

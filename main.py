@@ -18,12 +18,12 @@ from typing import Any, NoReturn
 
 import torch
 
-from checkpoint import write_json
+from checkpoint import must_fit, write_json
 from data_loader import make_data
 from errors import UserError, exit_with_one_line
 from options import build_parser, check, resolve
-from run_log import RunLog, describe_device, prepare_folders
-from train import Trainer, TrainState, final_evaluation, make_state
+from run_log import RunLog, describe_device, prepare_folders, remove_run
+from train import Trainer, final_evaluation, make_state
 
 
 def choose_device(name: str) -> torch.device:
@@ -75,13 +75,17 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     if checkpoint is None:
         prepare_folders(log_dir, eval_log_dir, args.overwrite)
     state = make_state(args, device)
-    data = make_data(args, device, checkpoint and checkpoint["data"])
     if checkpoint is None:
+        data = make_data(args, device)
+        remove_run(log_dir, eval_log_dir)
         log = RunLog(log_dir, eval_log_dir)
         log.hyper_parameters(vars(args))
     else:
-        load_state(state, checkpoint["state"])
-        log = RunLog(log_dir, eval_log_dir, checkpoint["marks"], next_step=state.step + 1)
+        with must_fit():
+            data = make_data(args, device, checkpoint["data"])
+            state.load_state_dict(checkpoint["state"])
+        moved = checkpoint["folders"]["log"] != str(log_dir.resolve())
+        log = RunLog(log_dir, eval_log_dir, checkpoint["marks"], moved, next_step=state.step + 1)
         done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
         log.line(f"going on with {log_dir} after {done}")
     log.line(data.summary())
@@ -92,9 +96,10 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
         with clean_stop(trainer):
+            trainer.begin(new=checkpoint is None)
             finished = trainer.run()
-            if finished and args.evaluate:
-                report(final_evaluation(state, data, args), log.line, log_dir / "final.json")
+        if finished and args.evaluate:
+            report(final_evaluation(state, data, args), log.line, log_dir / "final.json")
     except KeyboardInterrupt:
         log.line(f"stopped; go on from the last checkpoint with: {again}")
         return 130
@@ -104,14 +109,6 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         print(f"stopped; everything is saved. Go on with: {again}")
         return 130
     return 0
-
-
-def load_state(state: TrainState, saved: dict[str, Any]) -> None:
-    """Take over a checkpoint's state; raises UserError where it does not fit the run's sizes."""
-    try:
-        state.load_state_dict(saved)
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise UserError(f"the checkpoint does not fit this run's sizes: {error}") from error
 
 
 def report(values: dict[str, float], show: Callable[[str], None], path: Path | None = None) -> None:
@@ -128,8 +125,9 @@ def report(values: dict[str, float], show: Callable[[str], None], path: Path | N
 def evaluate_only(args: argparse.Namespace, checkpoint: dict[str, Any], device: torch.device) -> int:
     """Print the evaluation of a run's checkpoint; writes nothing."""
     state = make_state(args, device)
-    data = make_data(args, device, checkpoint["data"])
-    load_state(state, checkpoint["state"])
+    with must_fit():
+        data = make_data(args, device, checkpoint["data"])
+        state.load_state_dict(checkpoint["state"])
     report(final_evaluation(state, data, args), print)
     return 0
 

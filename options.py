@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from checkpoint import LAST, load_checkpoint
+from checkpoint import LAST, load_run
 from errors import UserError
 from music import GRIDS, VOCAB_SIZE
 from oracle import ORACLE_INIT
@@ -22,6 +22,7 @@ DATASETS = {
     "Nottingham": {"vocab_size": VOCAB_SIZE, "seq_len": 32},
 }
 PRESETS = ("default", "paper")
+MAX_THREADS = 1024
 FILTERS = "3x50,5x80,5x80,5x100"
 PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
 PAPER_FILTERS_32 = PAPER_FILTERS.replace("15x160,20x160", "16x160,24x160,32x160")  # for T = 32
@@ -170,7 +171,7 @@ RESUMABLE = {
         "sample_every",
         "log_generation",
     ),
-    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "run_name", "log_dir", "eval_log_dir", "preset"),
+    *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "run_name", "log_dir", "eval_log_dir"),
 }
 
 
@@ -217,8 +218,12 @@ def preset_settings(preset: str) -> dict[str, Any]:
 def log_folders(settings: dict[str, Any]) -> tuple[str, str]:
     """The training and evaluation folders that the settings mean."""
     name = settings["run_name"]
+    if name is not None and (not name.strip() or name in (".", "..") or "/" in name):
+        raise UserError(f"--run_name {name!r} is no name for a folder")
+    if "" in (settings["log_dir"], settings["eval_log_dir"]):
+        raise UserError("--log_dir and --eval_log_dir can't be empty")
     if name is None and settings["log_dir"] is not None:
-        name = Path(settings["log_dir"]).name
+        name = Path(settings["log_dir"]).resolve().name
     if name is None:
         name = f"{settings['dataset']}-{settings['preset']}-seed{settings['seed']}-{time.strftime('%Y%m%d-%H%M%S')}"
     return settings["log_dir"] or f"logs/train/{name}", settings["eval_log_dir"] or f"logs/eval/{name}"
@@ -246,12 +251,21 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
         path = Path(settings["log_dir"]) / LAST
         if not path.is_file():
             raise UserError(f"nothing to resume: no {LAST} in {settings['log_dir']}")
-        checkpoint = load_checkpoint(path)
+        checkpoint = load_run(path)
         saved = checkpoint["args"]
         for name, value in given.items():
             if name not in RESUMABLE and value != saved.get(name):
                 raise UserError(f"--{name} {value} does not fit the run in {settings['log_dir']}, which has {saved.get(name)}")
         once = {"resume": settings["resume"], "is_train": settings["is_train"], "overwrite": False}
+        if not settings["is_train"]:
+            once["evaluate"] = given.get("evaluate", True)
+        if "eval_log_dir" not in given:
+            if checkpoint["folders"]["log"] != str(Path(settings["log_dir"]).resolve()) and settings["is_train"]:
+                where = checkpoint["folders"]["log"]
+                raise UserError(
+                    f"{settings['log_dir']} was copied or moved from {where}: say --eval_log_dir, where its evaluations go"
+                )
+            once["eval_log_dir"] = checkpoint["folders"]["eval"]
         settings = {**settings, **saved, **given, **once, "log_dir": settings["log_dir"], "preset": saved["preset"]}
     settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
     return argparse.Namespace(**settings), checkpoint
@@ -264,6 +278,8 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
         raise UserError(f"--d_filters: a filter of width {widest} does not fit sequences of --seq_len {args.seq_len}")
     if args.dataset == "Nottingham" and args.vocab_size != VOCAB_SIZE:
         raise UserError(f"--vocab_size {args.vocab_size}: music has {VOCAB_SIZE} tokens, a rest and the piano's keys")
+    if args.threads > MAX_THREADS:
+        raise UserError(f"--threads {args.threads}: at most {MAX_THREADS}")
     if 0 < args.train_size < args.batch_size:
         raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
     if not args.is_train and not args.evaluate:

@@ -57,12 +57,10 @@ def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
         UserError: a folder holds a run and `overwrite` is false.
         OSError: a folder can't be made or written.
     """
-    if found := run_files(log_dir, eval_log_dir):
-        if not overwrite:
-            ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
-            raise UserError(f"{found[0].parent} already holds a run: {ways}")
-        for path in found:
-            path.unlink()
+    found = run_files(log_dir, eval_log_dir)
+    if found and not overwrite:
+        ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
+        raise UserError(f"{found[0].parent} already holds a run: {ways}")
     for folder in (log_dir, eval_log_dir):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
@@ -70,8 +68,16 @@ def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
         probe.unlink()
 
 
-def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks) -> None:
+def remove_run(log_dir: Path, eval_log_dir: Path) -> None:
+    """Remove the files of an earlier run, once nothing else stands in the way of the new one."""
+    for path in run_files(log_dir, eval_log_dir):
+        path.unlink()
+
+
+def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> None:
     """Cut the log files back to the lengths in `marks`, and remove event files that were begun later.
+
+    A run whose folder was moved or copied may share events with another one, so then there must be none that it does not know.
 
     Raises:
         UserError: a folder holds the events of another run; nothing is changed then.
@@ -79,7 +85,7 @@ def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks) -> None:
     folders = {"log": log_dir, "eval": eval_log_dir}
     for key, folder in folders.items():
         present = {path.name for path in folder.glob(EVENTS)}
-        if present and not present & marks[key].keys():
+        if present and (not present & marks[key].keys() or (moved and present - marks[key].keys())):
             raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
     for key, folder in folders.items():
         lines = [folder / METRICS, folder / TRAINING] if key == "log" else []
@@ -100,6 +106,7 @@ class RunLog:
         log_dir: gets training events and the JSON lines.
         eval_log_dir: gets evaluation events.
         marks: lengths of the log files in the checkpoint that the run goes on from; None for a new run.
+        moved: the run's folder is not where the checkpoint was written.
         next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
 
     Raises:
@@ -107,9 +114,11 @@ class RunLog:
         OSError: a file can't be written.
     """
 
-    def __init__(self, log_dir: Path, eval_log_dir: Path, marks: Marks | None = None, next_step: int | None = None):
+    def __init__(
+        self, log_dir: Path, eval_log_dir: Path, marks: Marks | None = None, moved: bool = False, next_step: int | None = None
+    ):
         if marks is not None:
-            cut_back(log_dir, eval_log_dir, marks)
+            cut_back(log_dir, eval_log_dir, marks, moved)
         self.folders = {"log": log_dir, "eval": eval_log_dir}
         # Line buffering: a reader sees each epoch at once.
         self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoint import find_checkpoint, load_checkpoint, write_atomically
+from checkpoint import find_checkpoint, load_run, must_fit, write_atomically
 from data_loader import token_lines, write_songs
 from errors import UserError, exit_with_one_line
 from main import choose_device
@@ -89,8 +89,9 @@ def draw(args: argparse.Namespace, checkpoint: dict, settings: argparse.Namespac
     length = args.length or primed + settings.seq_len
     if primed >= length:
         raise UserError(f"--length {length} leaves nothing to add to a melody of {primed} frames")
-    generator = make_generator(settings)
-    generator.load_state_dict(checkpoint["state"]["generator"])
+    with must_fit():
+        generator = make_generator(settings)
+        generator.load_state_dict(checkpoint["state"]["generator"])
     generator.to(device)
     rng = stream(args.seed, "sample")
     sizes = [min(AT_ONCE, args.num - first) for first in range(0, args.num, AT_ONCE)]
@@ -118,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     args = build_parser().parse_args(argv)
     device = choose_device(args.device)
-    checkpoint = load_checkpoint(find_checkpoint(args.run))
+    checkpoint = load_run(find_checkpoint(args.run))
     settings = argparse.Namespace(**checkpoint["args"])
     if args.out is not None:
         check_out(args, settings.dataset == "Nottingham")

@@ -307,6 +307,18 @@ class Trainer:
             ("adversarial", adversarial_epoch, args.total_epochs),
         ]
 
+    def begin(self, new: bool) -> None:
+        """Evaluate a new run before its first epoch, and save, so that --resume works from the first moment.
+
+        Raises:
+            OSError: a file can't be written.
+        """
+        if new and self.args.evaluate:
+            self._evaluate("pretrain_g")
+        if any(self.state.epochs_done[phase] < number for phase, _, number in self.phases()):
+            (Path(self.args.log_dir) / "final.json").unlink(missing_ok=True)  # of an end that is no longer one
+        self.save()
+
     def run(self) -> bool:
         """Train to the end, or until `stop_requested` is set; returns whether the end was reached. Saves in both cases.
 
@@ -314,10 +326,6 @@ class Trainer:
             UserError: the loss is no longer finite.
             OSError: a file can't be written.
         """
-        if not any(self.state.epochs_done.values()):
-            if self.args.evaluate:
-                self._evaluate("pretrain_g")
-            self.save()  # so that --resume works from the first moment
         for phase, run_epoch, num_epochs in self.phases():
             if self.state.epochs_done[phase] >= num_epochs:
                 continue
@@ -338,7 +346,7 @@ class Trainer:
         if "tokens" in values:
             values["tokens_per_second"] = values.pop("tokens") / seconds
         values["epochs_per_second"] = 1 / seconds
-        for name in ("loss", "g_loss", "d_loss"):
+        for name in ("loss", "g_loss", "d_loss", "grad_norm"):
             if not math.isfinite(values.get(name, 0.0)):
                 raise UserError(f"{name} is {values[name]} in {phase} epoch {epoch}: a lower learning rate may help")
         if self.args.evaluate and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.eval_every == 0):
@@ -387,12 +395,21 @@ class Trainer:
         self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
 
     def save(self) -> None:
-        """Write the complete state to `last.pt`."""
+        """Write the complete state to `last.pt`.
+
+        Raises:
+            UserError: a weight is no longer finite; the last checkpoint is left as it was.
+            OSError: the file can't be written.
+        """
+        for model in (self.state.generator, self.state.discriminator):
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise UserError("the weights are no longer finite: a lower learning rate may help")
         payload = {
             "args": vars(self.args),
             "state": self.state.state_dict(),
             "data": self.data.state_dict(),
             "last_evaluation": self.last_evaluation,
             "marks": self.log.marks(),
+            "folders": {key: str(folder.resolve()) for key, folder in self.log.folders.items()},
         }
         save_checkpoint(Path(self.args.log_dir) / LAST, payload)

@@ -26,9 +26,12 @@ def read_run(log_dir: Path) -> tuple[list[dict], float]:
     path = log_dir / "metrics.jsonl"
     if not path.is_file():
         raise UserError(f"{log_dir} holds no run: there is no metrics.jsonl")
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    # a run under way may be in the middle of its last line
+    rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
     if not rows:
         raise UserError(f"{path} holds no evaluation")
+    if "nll_oracle" not in rows[0]:
+        raise UserError(f"{log_dir} is no run against the oracle")
     return rows, rows[-1]["oracle_entropy"]
 
 
@@ -69,7 +72,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder (its --log_dir)")
     parser.add_argument("--out", type=Path, default=Path("nll.png"), metavar="FILE", help="the picture (default: %(default)s)")
     args = parser.parse_args(argv)
-    draw({run.name: read_run(run) for run in args.runs}, args.out)
+    if args.out.suffix != ".png":
+        raise UserError(f"--out {args.out}: the picture's name must end in .png")
+    names = [run.name for run in args.runs]
+    draw({run.name if names.count(run.name) == 1 else str(run): read_run(run) for run in args.runs}, args.out)
     return 0
 
 

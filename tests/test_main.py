@@ -3,6 +3,7 @@
 import json
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,8 @@ BAD_INPUT = {
     "resume what": (["--resume"], "--log_dir or --run_name"),
     "nothing to evaluate": (["--is_train", "False", "--log_dir", "x"], "no last.pt"),
     "contradiction": (["--resume", "--overwrite", "--log_dir", "x"], "choose one"),
+    "no name": (["--run_name", ""], "no name for a folder"),
+    "threads": (["--threads", "99999999999"], "at most 1024"),
     "untrained discriminator": (["--d_steps", "0", "--pretrain_d_epochs", "0"], "never trained"),
 }
 
@@ -267,6 +270,66 @@ def test_resuming_with_other_settings_is_refused(finished, capsys, flags, words)
     assert snapshot(finished) == before
 
 
+def test_a_failed_overwrite_loses_nothing(tmp_path, capsys):
+    assert run("--pretrain_g_epochs", "3", "--total_epochs", "0", "--run_name", "d") == 0
+    (tmp_path / "file").write_text("mine")
+    before = snapshot(tmp_path)
+    for flags in (["--eval_log_dir", "file/x"], ["--dataset", "Nottingham", "--vocab_size", "89", "--data_dir", "none"]):
+        capsys.readouterr()
+        assert run("--run_name", "d", "--overwrite", *flags) == 2
+        assert_one_line_error(capsys)
+        assert snapshot(tmp_path) == before
+
+
+def test_a_run_killed_before_its_first_save_has_no_point_twice(tmp_path):
+    process = start("--pretrain_g_epochs", "100000", "--save_every", "1000000", *folders(tmp_path), cwd=tmp_path)
+    wait_for(process, tmp_path / "train/training.jsonl", "pretrain_g", 30)
+    process.kill()
+    process.communicate()
+    again = ["--resume", "--log_dir", str(tmp_path / "train"), "--pretrain_g_epochs", "20", "--total_epochs", "0"]
+    assert call(main.main, *again) == 0
+    assert [row["step"] for row in json_lines(tmp_path / "train/metrics.jsonl")] == [0, 10, 20]
+    assert [step for step, _ in scalars(tmp_path / "eval")["nll"]] == [0, 10, 20]
+
+
+def test_a_copied_run_leaves_the_originals_events_alone(tmp_path, capsys):
+    assert run("--pretrain_g_epochs", "3", "--total_epochs", "0", "--run_name", "b") == 0
+    shutil.copytree("logs/train/b", "logs/train/fork")
+    assert call(main.main, "--resume", "--run_name", "b", "--pretrain_g_epochs", "6") == 0
+    before = snapshot(tmp_path)
+    for flags in ([], ["--eval_log_dir", "logs/eval/b"]):
+        capsys.readouterr()
+        assert call(main.main, "--resume", "--run_name", "fork", "--pretrain_g_epochs", "5", *flags) == 2
+        assert_one_line_error(capsys)
+        assert snapshot(tmp_path) == before
+    fork = ["--resume", "--run_name", "fork", "--pretrain_g_epochs", "5", "--eval_log_dir", "logs/eval/fork"]
+    assert call(main.main, *fork) == 0
+
+
+def test_resuming_works_from_another_folder(tmp_path, monkeypatch):
+    assert run("--pretrain_g_epochs", "3", "--total_epochs", "0", "--run_name", "s") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert call(main.main, "--resume", "--log_dir", "../logs/train/s", "--pretrain_g_epochs", "6") == 0
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    monkeypatch.chdir(tmp_path)
+    assert call(main.main, "--resume", "--run_name", "s", "--pretrain_g_epochs", "9") == 0
+    assert [step for step, _ in scalars(tmp_path / "logs/eval/s")["nll"]] == [0, 3, 6, 9]
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
+    assert run("--pretrain_g_epochs", "1", "--total_epochs", "0", "--g_lr", "1e38", *folders(tmp_path)) == 2
+    assert "no longer finite" in capsys.readouterr().err
+    saved = torch.load(tmp_path / "train/last.pt", weights_only=True)["state"]
+    assert saved["counts"]["epochs_done"]["pretrain_g"] == 0
+    assert all(w.isfinite().all() for w in saved["generator"].values())
+
+
+def test_sizes_beyond_the_memory_are_told_in_one_line(tmp_path, capsys):
+    assert run("--vocab_size", "99999999999", *folders(tmp_path)) == 2
+    assert_one_line_error(capsys, "out of memory")
+
+
 def test_one_folder_for_everything_resumes_as_well(tmp_path):
     flags = ["--pretrain_g_epochs", "9", "--eval_every", "2", "--log_dir", "all", "--eval_log_dir", "all"]
     assert run(*flags, "--total_epochs", "0") == 0
@@ -286,7 +349,9 @@ def test_resuming_into_another_runs_folder_is_refused(finished, tmp_path, capsys
     assert snapshot(finished) | snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("damage", ["truncated", "other sizes", "other format", "empty"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "g_hidden_dim", "vocab_size", "oracle_hidden_dim", "d_emb_dim", "other format", "empty", "no run"]
+)
 def test_a_broken_checkpoint_is_refused_and_nothing_is_lost(finished, capsys, tmp_path, damage):
     (tmp_path / "train").mkdir()
     for name in ("last.pt", "metrics.jsonl", "training.jsonl"):
@@ -298,8 +363,11 @@ def test_a_broken_checkpoint_is_refused_and_nothing_is_lost(finished, capsys, tm
         path.write_bytes(b"")
     else:
         payload = torch.load(path, weights_only=True)
-        if damage == "other sizes":
-            payload["args"]["g_hidden_dim"] = 9
+        payload["folders"]["log"] = str(tmp_path / "train")
+        if damage in payload["args"]:
+            payload["args"][damage] = 9
+        elif damage == "no run":
+            del payload["data"]
         else:
             payload["format"] = 0
         torch.save(payload, path)
