@@ -65,10 +65,9 @@ class Discriminator(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits of (generated, real): (B, T) -> (B, 2). Drops features in training mode only."""
-        return self._logits(tokens, dropout=self.training)
+        return self._logits(self._features(tokens), dropout=self.training)
 
-    def _logits(self, tokens: Tensor, dropout: bool) -> Tensor:
-        features = self._features(tokens)  # (B, F)
+    def _logits(self, features: Tensor, dropout: bool) -> Tensor:
         gate = torch.sigmoid(self.gate(features))
         features = gate * torch.relu(self.highway(features)) + (1 - gate) * features
         if dropout:
@@ -91,8 +90,12 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def prob_real(self, tokens: Tensor) -> Tensor:
         """D(Y), the probability that each sequence is real, without dropout whatever the mode: (B, T) -> (B,) in [0, 1]."""
-        logits = torch.cat([self._logits(part, dropout=False) for part in tokens.split(SCORING_ROWS)])
-        return logits.softmax(dim=1)[:, REAL]
+        return torch.cat([self.prob_of_features(self._features(part)) for part in tokens.split(SCORING_ROWS)])
+
+    @torch.no_grad()
+    def prob_of_features(self, features: Tensor) -> Tensor:
+        """The same from the largest activation of each filter: (B, F) -> (B,)."""
+        return self._logits(features, dropout=False).softmax(dim=1)[:, REAL]
 
     def l2(self) -> Tensor:
         """(‖W‖² + ‖b‖²)/2 of the output layer, the part that the authors' code regularises."""

@@ -9,11 +9,14 @@ Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, H h
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from categorical import SoftmaxSampler, chunk_rows
+from categorical import chunk_rows
+from decoder import Decoder
+from workers import run_all
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
 
@@ -111,10 +114,6 @@ class Generator(nn.Module):
         lstm = self.lstm
         return torch.lstm_cell(self.embed(tokens), state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
 
-    def sampler(self, temperature: float = 1.0) -> SoftmaxSampler:
-        """A sampler for the output layer as it is now; the layer must not change while it is used."""
-        return SoftmaxSampler(self.output.weight, self.output.bias, temperature)
-
     @torch.no_grad()
     def sample(
         self, num: int, seq_len: int, rng: torch.Generator, temperature: float = 1.0, prefix: Tensor | None = None
@@ -131,14 +130,23 @@ class Generator(nn.Module):
         Raises:
             ValueError: the temperature is not a positive number.
         """
-        given = [] if prefix is None else prefix.tolist()
+        given = 0 if prefix is None else len(prefix)
         uniforms = torch.rand(seq_len, num, dtype=torch.float64, generator=rng).to(self.device)
         tokens = torch.empty(num, seq_len, dtype=torch.int64, device=self.device)
-        sampler = self.sampler(temperature)
-        last = torch.full_like(tokens[:, 0], self.start_token)
-        state = self.initial_state(num)
-        for t in range(seq_len):
-            state = self.step(last, state)
-            last = torch.full_like(last, given[t]) if t < len(given) else sampler.draw(state[0], uniforms[t])
-            tokens[:, t] = last
+        decoder = Decoder(self, num * seq_len, temperature)
+        before = torch.tensor([self.start_token], device=self.device)
+        state = decoder.zero_states(1)
+        for position in range(given):  # all sequences read the same
+            decoder.step(before, state)
+            before = prefix[position : position + 1].to(self.device)
+            tokens[:, position] = before
+
+        def piece(rows: slice) -> None:
+            part = tokens[rows]
+            states = decoder.zero_states(len(part))
+            states.set(slice(0, len(part)), state, copies=len(part))
+            decoder.finish(part, given, before.expand(len(part)), states, uniforms[given:, rows])
+
+        size = max(1, decoder.sampler.max_rows)
+        run_all([partial(piece, slice(first, first + size)) for first in range(0, num, size)], self.device)
         return tokens

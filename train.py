@@ -28,6 +28,7 @@ from generator import Generator
 from metrics import discriminator_scores, mean_nll
 from rollout import action_values
 from run_log import RunLog
+from scoring import CompletionScorer, pays
 from streams import stream
 
 # Standard deviations of the generator's weights: "glorot" is the command line's original, "normal" the authors' code.
@@ -197,6 +198,13 @@ def follow(policy: Generator, generator: Generator, rate: float) -> None:
             beta.copy_(theta)
 
 
+def discriminator_values(state: TrainState, tokens: Tensor, num_rollouts: int) -> Tensor:
+    """The action values of Eq. 4, D's probability of "real" as the reward: sequences (B, T) -> (B, T)."""
+    discriminator = state.discriminator
+    scorer = CompletionScorer(discriminator, tokens) if pays(discriminator, tokens.numel() * num_rollouts, tokens.shape[1]) else None
+    return action_values(state.policy, discriminator.prob_real, tokens, num_rollouts, state.streams["rollouts"], scorer)
+
+
 def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """One round of Algorithm 1: g-steps on G, d-steps on D with fresh negatives each, then β follows θ."""
     if not state.epochs_done["adversarial"]:
@@ -204,9 +212,7 @@ def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -
     losses, norms, rewards = [], [], []
     for _ in range(args.g_steps):
         tokens = state.generator.sample(args.batch_size, args.seq_len, state.streams["policy samples"])  # (B, T)
-        reward = action_values(
-            state.policy, state.discriminator.prob_real, tokens, args.rollout_num, state.streams["rollouts"]
-        )  # (B, T)
+        reward = discriminator_values(state, tokens, args.rollout_num)  # (B, T)
         loss = policy_loss(state.generator, tokens, reward, args.policy_loss)
         norms.append(generator_step(state, "adversarial", loss, "policy", args.grad_clip))
         losses.append(loss.detach())

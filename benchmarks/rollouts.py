@@ -24,10 +24,10 @@ from reference import plain_action_values
 
 from main import choose_device
 from options import PRESETS, preset_settings
-from rollout import action_values, completions
+from rollout import completions
 from run_log import describe_device
 from streams import stream
-from train import make_state
+from train import discriminator_values, make_state
 
 
 def timed(call: Callable[[], object], device: torch.device) -> float:
@@ -52,7 +52,7 @@ def measure(preset: str, device: torch.device, repeats: int) -> dict[str, float 
     plain_rng = torch.Generator(device).manual_seed(1)
     calls = {
         "plain_s": lambda: plain_action_values(state.policy, score, tokens, n, plain_rng),
-        "rewards_s": lambda: action_values(state.policy, score, tokens, n, rng),
+        "rewards_s": lambda: discriminator_values(state, tokens, n),
         "rollouts_s": lambda: completions(state.policy, tokens, n, rng),
     }
     for name in ("rewards_s", "rollouts_s"):  # warm-up; the plain loop is long enough without one
