@@ -82,7 +82,7 @@ class SoftmaxSampler:
         for part, numbers in zip(rows.split(self.max_rows), uniforms.view(len(rows), -1).split(self.max_rows), strict=True):
             blocks = self.buffer(len(part))
             sums = softmax_weights(part, self.matrix, self.probes, self.bound, self.vocab_size, blocks)
-            tokens.append(draw_from_blocks(blocks, sums, numbers))
+            tokens.append(draw_from_blocks(blocks, sums, numbers, self.vocab_size))
         return torch.cat(tokens).view(uniforms.shape)
 
     def buffer(self, num: int) -> Tensor:
@@ -133,13 +133,14 @@ def softmax_weights(rows: Tensor, matrix: Tensor, probes: Tensor, bound: float, 
     return blocks.sum(dim=2)
 
 
-def draw_from_blocks(blocks: Tensor, sums: Tensor, uniforms: Tensor) -> Tensor:
+def draw_from_blocks(blocks: Tensor, sums: Tensor, uniforms: Tensor, vocab_size: int) -> Tensor:
     """Inverse of the two-level cumulative sum.
 
     Args:
         blocks: non-negative float32 weights, (M, G, S), with a positive sum in every row; token s·G + g is blocks[:, g, s].
         sums: their float32 sums over S, (M, G).
         uniforms: float64 in [0, 1), (M, K).
+        vocab_size: V.
 
     Returns:
         Token numbers, int64 (M, K). A token of weight 0 is never drawn.
@@ -149,7 +150,8 @@ def draw_from_blocks(blocks: Tensor, sums: Tensor, uniforms: Tensor) -> Tensor:
     totals = torch.cumsum(sums, 1, dtype=torch.float64)  # (M, G)
     # Rounding may carry u·total to the total itself, where no block lies any more: stay below it.
     target = totals.narrow(1, num_blocks - 1, 1).mul(below_one) * uniforms  # (M, K)
-    block = torch.searchsorted(totals, target, right=True)  # (M, K), the first block whose total exceeds the target
+    # The first block whose total exceeds the target, (M, K). Weights that are not numbers end in some token, not in none.
+    block = torch.searchsorted(totals, target, right=True).clamp_(max=num_blocks - 1)
     width = sums.gather(1, block)  # (M, K), positive
     inside = target.sub_(totals.gather(1, block)).add_(width).clamp_(min=0.0)  # what is left once the earlier blocks are taken off
 
@@ -159,4 +161,4 @@ def draw_from_blocks(blocks: Tensor, sums: Tensor, uniforms: Tensor) -> Tensor:
     # The float32 sum of the block and this one differ by rounding: the share of the one is the share of the other.
     share = inside.div_(width).clamp_(max=1.0).view(-1, 1).mul_(inner.narrow(1, block_size - 1, 1)).mul_(below_one)  # (M·K, 1)
     position = torch.searchsorted(inner, share, right=True).view(block.shape)
-    return position.mul_(num_blocks).add_(block)
+    return position.mul_(num_blocks).add_(block).clamp_(max=vocab_size - 1)

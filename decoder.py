@@ -101,7 +101,7 @@ class Decoder:
         return self.sampler.draw_padded(states.hidden, uniforms)
 
     def finish(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
-        """Draw all tokens from position `first` on, in place: (M, T). On a CPU this is one call, which other threads don't wait for.
+        """Draw all tokens from position `first` on, in place: (M, T). On a CPU this is one call outside Python's lock.
 
         Args:
             tokens: the sequences; columns from `first` on are overwritten.
@@ -162,7 +162,7 @@ def finish_rows(
         torch.index_select(table, 0, last, out=gates)
         lstm_step(gates, recurrent, hidden, cell)
         sums = softmax_weights(hidden, matrix, probes, bound, vocab_size, blocks)
-        last = draw_from_blocks(blocks, sums, uniforms[position - first].unsqueeze(1)).squeeze(1)
+        last = draw_from_blocks(blocks, sums, uniforms[position - first].unsqueeze(1), vocab_size).squeeze(1)
         tokens.select(1, position).copy_(last)
 
 

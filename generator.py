@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from categorical import chunk_rows
+from cross_entropy import weighted_nll
 from decoder import Decoder
 from workers import run_all
 
@@ -97,12 +98,17 @@ class Generator(nn.Module):
     def nll(self, tokens: Tensor) -> Tensor:
         """−log G(y_t | y_1..t−1) of each given token: (B, T) -> (B, T), in nats."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
-        rows = chunk_rows(self.vocab_size, self.device)  # in chunks, for the cache, and for the memory where no gradient is kept
+        rows = chunk_rows(self.vocab_size, self.device)  # in chunks, for the cache, and for the memory
         parts = []
         for h, y in zip(hidden.split(rows), tokens.reshape(-1, 1).split(rows), strict=True):
             logits = self.output(h)
             parts.append(logits.logsumexp(dim=1) - logits.gather(1, y)[:, 0])
         return torch.cat(parts).view(tokens.shape)
+
+    def weighted_nll(self, tokens: Tensor, weights: Tensor) -> Tensor:
+        """Σ weights · −log G(y_t | y_1..t−1), a scalar to train on: tokens and weights are (B, T); no gradient for the weights."""
+        hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
+        return weighted_nll(hidden, self.output.weight, self.output.bias, tokens.flatten(), weights.flatten())
 
     def initial_state(self, batch_size: int) -> State:
         """The zero LSTM state before the start token: two (B, H) tensors."""

@@ -141,7 +141,7 @@ def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) ->
     """Maximum likelihood: minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on real sequences."""
     losses, norms = [], []
     for tokens in data.batches(args.batch_size):
-        loss = state.generator.nll(tokens).mean()
+        loss = state.generator.weighted_nll(tokens, torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device))
         norms.append(generator_step(state, "pretrain_g", loss, "mle", args.grad_clip))
         losses.append(loss.detach())
     tokens_read = len(losses) * args.batch_size * args.seq_len
@@ -184,8 +184,7 @@ def discriminator_step(state: TrainState, tokens: Tensor, labels: Tensor, l2: fl
 
 def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str) -> Tensor:
     """−Σ Q_t · log G_θ(y_t | y_1..t−1) over B·T, or its mean (paper, Eq. 8): tokens and rewards are (B, T)."""
-    losses = generator.nll(tokens) * rewards  # (B, T)
-    return losses.mean() if reduction == "mean" else losses.sum()
+    return generator.weighted_nll(tokens, rewards / rewards.numel() if reduction == "mean" else rewards)
 
 
 @torch.no_grad()
@@ -201,7 +200,9 @@ def follow(policy: Generator, generator: Generator, rate: float) -> None:
 def discriminator_values(state: TrainState, tokens: Tensor, num_rollouts: int) -> Tensor:
     """The action values of Eq. 4, D's probability of "real" as the reward: sequences (B, T) -> (B, T)."""
     discriminator = state.discriminator
-    scorer = CompletionScorer(discriminator, tokens) if pays(discriminator, tokens.numel() * num_rollouts, tokens.shape[1]) else None
+    scorer = (
+        CompletionScorer(discriminator, tokens) if pays(discriminator, tokens.numel() * num_rollouts, tokens.shape[1]) else None
+    )
     return action_values(state.policy, discriminator.prob_real, tokens, num_rollouts, state.streams["rollouts"], scorer)
 
 

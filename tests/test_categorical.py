@@ -83,7 +83,7 @@ def test_tokens_without_weight_are_never_drawn():
     weights = torch.tensor([[0.0, 3.0, 0.0, 0.0, 1.0, 0.0]])
     blocks = weights.view(1, 3, 2).transpose(1, 2).contiguous()  # S = 3, G = 2
     grid = torch.linspace(0, 1 - 2.0**-53, 10_001, dtype=torch.float64)[None]
-    counts = torch.bincount(draw_from_blocks(blocks, blocks.sum(dim=2), grid)[0], minlength=6)
+    counts = torch.bincount(draw_from_blocks(blocks, blocks.sum(dim=2), grid, 6)[0], minlength=6)
     assert counts[[0, 2, 3, 5]].sum() == 0
     assert abs(counts[1].item() / 10_001 - 0.75) < 1e-3
 

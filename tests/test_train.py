@@ -77,7 +77,7 @@ def test_policy_step_uses_the_tokens_that_were_scored(monkeypatch):
     """A port that samples anew between scoring and the loss passes every shape check."""
     state, data, args = small_run()
     scored, used = [], []
-    monkeypatch.setattr(train, "action_values", lambda p, r, tokens, n, g: scored.append(tokens) or torch.ones(tokens.shape))
+    monkeypatch.setattr(train, "action_values", lambda p, r, tokens, *rest: scored.append(tokens) or torch.ones(tokens.shape))
     original = train.policy_loss
     monkeypatch.setattr(train, "policy_loss", lambda g, tokens, *rest: used.append(tokens) or original(g, tokens, *rest))
     train.adversarial_epoch(state, data, args)
@@ -89,7 +89,9 @@ def test_rewards_come_from_the_roll_out_policy_and_the_discriminator_without_dro
     state, data, args = small_run(d_steps=0)
     seen = {}
     monkeypatch.setattr(
-        train, "action_values", lambda policy, reward, tokens, n, g: seen.update(policy=policy, n=n, r=reward) or torch.ones(6, 5)
+        train,
+        "action_values",
+        lambda policy, reward, tokens, n, *rest: seen.update(policy=policy, n=n, r=reward) or torch.ones(6, 5),
     )
     state.discriminator.train()
     train.adversarial_epoch(state, data, args)

@@ -1,0 +1,69 @@
+"""The output layer and its cross-entropy in one function, which keeps no gradient of B·T × V numbers.
+
+Autograd would keep the logits of all B·T tokens and pass over them several times more. Here the gradient is computed beside
+the loss, some rows at a time: a chunk's logits become its probabilities, then its gradient, in the same memory.
+
+Shapes: M = B·T tokens, H hidden units, V tokens in the vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from categorical import chunk_rows
+from workers import scratch
+
+LOWEST_LOG_PROBABILITY = -80.0  # exp of less is a denormal number, slow on a CPU, and no gradient that float32 can tell from 0
+
+
+def weighted_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Σ_i weights_i · −log softmax(hidden_i Wᵀ + b)[target_i], with first derivatives for hidden, weight and bias.
+
+    Args:
+        hidden: (M, H).
+        weight: W, (V, H).
+        bias: b, (V,).
+        targets: int64 (M,).
+        weights: (M,); no derivative is taken for them.
+
+    Returns:
+        A scalar, in nats.
+    """
+    return _WeightedNll.apply(hidden, weight, bias, targets, weights)
+
+
+class _WeightedNll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        rows = chunk_rows(len(weight), weight.device)
+        # The bias as one more row, met by a constant 1 in the hidden state, halves the time of the product on a CPU.
+        matrix = torch.cat([weight.t(), bias[None]])  # (H + 1, V)
+        padded = torch.nn.functional.pad(hidden, (0, 1), value=1.0)  # (M, H + 1)
+        weights = weights[:, None]
+        weighted = padded * weights  # weights act on H + 1 numbers a row, not on V
+        matrix_gradient = torch.zeros_like(matrix)
+        hidden_gradient = torch.empty_like(hidden)
+        losses = []
+        for first in range(0, len(hidden), rows):
+            part = slice(first, first + rows)
+            index = targets[part, None]
+            logits = scratch("logits", (len(index), len(weight)), weight)
+            torch.mm(padded[part], matrix, out=logits)
+            torch.log_softmax(logits, 1, out=logits)
+            losses.append(logits.gather(1, index))
+            gradient = logits.clamp_(min=LOWEST_LOG_PROBABILITY).exp_()  # of the logits: probabilities, less 1 at the target
+            gradient.scatter_add_(1, index, gradient.new_full((1, 1), -1.0).expand_as(index))
+            matrix_gradient.addmm_(weighted[part].t(), gradient)
+            torch.mm(gradient, weight, out=hidden_gradient[part])
+        ctx.save_for_backward(hidden_gradient.mul_(weights), matrix_gradient)
+        return -(torch.cat(losses) * weights).sum()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_gradient, matrix_gradient = ctx.saved_tensors
+        matrix_gradient = matrix_gradient * gradient
+        return hidden_gradient * gradient, matrix_gradient[:-1].t(), matrix_gradient[-1], None, None
