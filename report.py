@@ -100,8 +100,8 @@ def summary(row: Row, final: bool) -> Record:
     records = row.records(final)
     stopped = [run.early_stopped for run in row.runs]
     end = over_runs(records, COLUMNS)
-    paper = PAPER.get(plain(row.name))
-    difference = end["nll_oracle"]["mean"] - paper if paper is not None and end["nll_oracle"] else None
+    paper = PAPER.get(plain(row.name)) if end["nll_oracle"] else None  # runs on music may have the names as well
+    difference = None if paper is None else end["nll_oracle"]["mean"] - paper
     return {
         "name": row.name,
         "runs": [
@@ -131,7 +131,7 @@ def t_test(rows: list[Row], names: list[str], final: bool) -> Record:
 
 
 def run_notes(row: Row, final: bool) -> list[str]:
-    """What a reader should know of a row's runs: which are unfinished, that they end at different epochs, or share a seed."""
+    """What a reader should know of a row's runs: which are unfinished, and what makes them unequal or not independent."""
     found = []
     for run in row.runs:
         if run.final is None:
@@ -141,8 +141,10 @@ def run_notes(row: Row, final: bool) -> list[str]:
     ends = sorted({run.evaluations[-1]["step"] for run in row.runs if run.final is not None})
     if len(ends) > 1:
         found.append(f"the runs end at different epochs: {', '.join(map(str, ends))}")
-    if len({(run.settings["seed"], run.settings["oracle_seed"]) for run in row.runs}) < len(row.runs):
+    if len({(run.settings["seed"], run.oracle) for run in row.runs}) < len(row.runs):
         found.append("several runs have the same seed, so that they are not independent")
+    if len({run.oracle for run in row.runs}) > 1:
+        found.append("the runs have different oracles (--oracle_seed), whose differences the intervals hold as well")
     return [f"{row.name}: {text}" for text in found]
 
 
@@ -150,7 +152,7 @@ def notes(rows: list[Row], final: bool) -> list[str]:
     """What a reader of the table should know: of the runs, and where the paper's number is not for what they did."""
     rows = [row for row in rows if not row.early_stopped]
     found = [text for row in rows for text in run_notes(row, final)]
-    beside_paper = [row for row in rows if plain(row.name) in PAPER]
+    beside_paper = [row for row in rows if summary(row, final)["paper"] is not None]
     other_sizes = [row for row in beside_paper if not all(run.settings[k] == v for run in row.runs for k, v in PAPER_SIZES.items())]
     other_oracle = [
         row for row in beside_paper if row not in other_sizes and any(run.settings.get("oracle_params") is None for run in row.runs)

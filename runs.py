@@ -48,6 +48,14 @@ class Run:
         return min(numbers, key=lambda row: row["nll_test"]) if numbers else self.evaluations[-1]
 
     @property
+    def oracle(self) -> object:
+        """Which oracle it is held against: the file or the seed of its weights; None for data from elsewhere."""
+        if self.settings["dataset"] != "LSTM":
+            return None
+        seeds = [self.settings[name] for name in ("oracle_seed", "seed")]
+        return self.settings.get("oracle_params") or next(seed for seed in seeds if seed is not None)
+
+    @property
     def planned(self) -> int:
         """The epoch of G that it was to reach."""
         return self.settings["pretrain_g_epochs"] + self.settings["total_epochs"]

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-ARGS = {"preset": "paper", "seed": 1, "oracle_seed": None, "dataset": "LSTM", "vocab_size": 5000, "seq_len": 20}
+ARGS = {"preset": "paper", "seed": 1, "oracle_seed": 1, "dataset": "LSTM", "vocab_size": 5000, "seq_len": 20}
 
 
 def evaluation(step: int, oracle: float, test: float, pretrained: int = 120, **more) -> dict:

@@ -191,6 +191,18 @@ def test_runs_that_end_at_different_epochs_are_told(table1, capsys):
     assert remark == "all: the runs end at different epochs: 120, 320"
 
 
+def test_different_oracles_are_told(tmp_path, capsys):
+    settings = ({"oracle_seed": None}, {"oracle_seed": None}, {"oracle_seed": 1})
+    for seed, args in enumerate(settings, start=1):
+        write_run(tmp_path / f"r-{seed}", [evaluation(120, 9.0, 8.0)], {}, seed=seed, **args)
+    assert as_json(capsys, "a=r-1", "a=r-3")["notes"] == []
+    (remark,) = as_json(capsys, "a=r-1", "a=r-2")["notes"]
+    assert "different oracles" in remark
+    for seed in (1, 2):
+        write_run(tmp_path / f"tunes-{seed}", [evaluation(120, 9.0, 8.0)], {}, seed=seed, oracle_seed=None, dataset="Nottingham")
+    assert as_json(capsys, "tunes-*")["notes"] == []
+
+
 def test_the_papers_number_stands_beside_names_in_any_spelling(tmp_path, capsys):
     write_run(tmp_path / "r", [evaluation(0, 10.0, 8.5)], {}, oracle_params="oracle.npz")
     names = {
@@ -336,8 +348,9 @@ def test_music_has_no_nll_of_an_oracle(tmp_path, capsys):
     row = evaluation(0, 0, 2.5)
     del row["nll_oracle"]
     write_run(tmp_path / "tunes", [row], {}, dataset="Nottingham")
-    found = table(capsys, "tunes", "--authors_log", "logs")["tunes"]
-    assert (found["NLL_oracle"], found["NLL_test"]) == ("–", "2.500")
+    found = table(capsys, "SeqGAN=tunes", "--authors_log", "logs")["SeqGAN"]
+    assert (found["NLL_oracle"], found["NLL_test"], found["paper"]) == ("–", "2.500", "–")
+    assert as_json(capsys, "SeqGAN=tunes")["notes"] == []
     assert (tmp_path / "logs/tunes-experiment-log.txt").read_text() == ""
 
 
