@@ -72,7 +72,7 @@ def find_row(rows: list[Row], name: str) -> Row:
     found = [row for row in rows if row.name == name] or [row for row in rows if plain(row.name) == plain(name)]
     if found:
         return found[0]
-    raise UserError(f"no row {name!r}: there are {', '.join(row.name for row in rows)}")
+    raise UserError(f"no row {name!r}: there are {'; '.join(row.name for row in rows)}")
 
 
 def add_early_stopped(rows: list[Row], names: list[str]) -> list[Row]:
@@ -163,7 +163,7 @@ def notes(rows: list[Row], final: bool) -> list[str]:
         ([row for row in beside_paper if plain(row.name) in UNSTABLE], "unstable in the paper"),
     ):
         if some:
-            found.append(f"{', '.join(row.name for row in some)}: {text}")
+            found.append(f"{'; '.join(row.name for row in some)}: {text}")
     return found
 
 

@@ -218,7 +218,7 @@ def test_the_papers_number_stands_beside_names_in_any_spelling(tmp_path, capsys)
 def test_other_sizes_than_the_papers_are_told(tmp_path, capsys):
     write_run(tmp_path / "r", [evaluation(0, 3.0, 2.5)], {}, vocab_size=50, oracle_params="oracle.npz")
     (remark,) = as_json(capsys, "MLE=r", "SeqGAN=r", "other=r")["notes"]
-    assert remark.startswith("MLE, SeqGAN: ")
+    assert remark.startswith("MLE; SeqGAN: ")
     assert "V = 5000 and T = 20" in remark
 
 
