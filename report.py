@@ -206,7 +206,7 @@ def import_pyplot() -> Any:
         matplotlib.use("Agg")
         from matplotlib import pyplot
     except ImportError as error:
-        raise UserError("--curves needs matplotlib: python -m pip install -r requirements-dev.txt") from error
+        raise UserError("curves need matplotlib: python -m pip install -r requirements-dev.txt") from error
     return pyplot
 
 
