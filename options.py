@@ -21,7 +21,7 @@ DATASETS = {
     "LSTM": {},
     "Nottingham": {"vocab_size": VOCAB_SIZE, "seq_len": 32},
 }
-PRESETS = ("default", "paper")
+PRESETS = ("default", "paper", "smoke")
 MAX_THREADS = 1024
 FILTERS = "3x50,5x80,5x80,5x100"
 PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
@@ -99,7 +99,15 @@ RUN, DATA, G, D, ADVERSARIAL, EVALUATION = (
     "evaluation and output",
 )
 FLAGS = (
-    Flag(RUN, "preset", PRESETS, "default", "paper", "the settings to start from; every other flag overrides one of them"),
+    Flag(
+        RUN,
+        "preset",
+        PRESETS,
+        "default",
+        "paper",
+        "the settings to start from; every other flag overrides one of them. smoke: paper's schedule at tiny sizes, which shows in "
+        "seconds that everything works, and nothing else",
+    ),
     Flag(RUN, "seed", whole(0), 1, 1, "seed of every random stream"),
     Flag(RUN, "device", str, "auto", "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
     Flag(RUN, "threads", whole(0), 0, 0, "CPU threads; 0 leaves the choice to torch"),
@@ -157,6 +165,14 @@ FLAGS = (
     Flag(EVALUATION, "log_dir", str, None, None, "the run's folder (default: logs/train/RUN_NAME)"),
     Flag(EVALUATION, "eval_log_dir", str, None, None, "TensorBoard folder of the evaluations (default: logs/eval/RUN_NAME)"),
 )
+# What --preset smoke changes in paper's settings: all phases in seconds. One thread, because tiny sizes gain nothing from more.
+SMOKE = {
+    **{"preset": "smoke", "threads": 1},
+    **{"vocab_size": 50, "seq_len": 8, "batch_size": 16, "train_size": 128, "oracle_emb_dim": 8, "oracle_hidden_dim": 8},
+    **{"g_emb_dim": 8, "g_hidden_dim": 8, "pretrain_g_epochs": 10},
+    **{"d_emb_dim": 8, "d_filters": "1x8,2x8,4x8", "pretrain_d_epochs": 3, "total_epochs": 5, "rollout_num": 4},
+    **{"eval_every": 2, "eval_samples": 200, "final_eval_samples": 500, "sample_every": 5},
+}
 # What a resumed run may change; everything else would make it another run.
 RESUMABLE = {
     *(
@@ -188,7 +204,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; flags that are not given are absent from its result, so that presets and checkpoints can fill them."""
     parser = Parser(
         description="SeqGAN: pre-train an LSTM generator and a CNN discriminator, then train them adversarially.",
-        epilog="Defaults are those of --preset default; [paper: ...] is the value of --preset paper where it differs.",
+        epilog="Defaults are those of --preset default; [paper: ..., smoke: ...] are the values of --preset paper where it differs "
+        "from default, and of --preset smoke where it differs from paper.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -198,8 +215,10 @@ def build_parser() -> argparse.ArgumentParser:
         text = flag.help.replace("%", "%%")
         if flag.default is not None:
             text += f" (default: {flag.default})"
-        if flag.paper != flag.default and flag.name != "preset":
-            text += f" [paper: {flag.paper}]"
+        other = [f"paper: {flag.paper}"] if flag.paper != flag.default else []
+        other += [f"smoke: {SMOKE[flag.name]}"] if flag.name in SMOKE else []
+        if other and flag.name != "preset":
+            text += f" [{', '.join(other)}]"
         if isinstance(flag.parse, tuple):
             group.add_argument(f"--{flag.name}", choices=flag.parse, help=text)
         elif flag.parse is boolean:
@@ -211,7 +230,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def preset_settings(preset: str) -> dict[str, Any]:
     """Every setting of a preset."""
-    values = {flag.name: getattr(flag, preset) for flag in FLAGS}
+    values = {flag.name: flag.default if preset == "default" else flag.paper for flag in FLAGS}
+    if preset == "smoke":
+        values |= SMOKE
     return {**values, "d_filters": filter_list(values["d_filters"])}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from errors import UserError, exit_with_one_line
 from music.corpus import CorpusError, folder_members
 from music.midi import TOLERANCE, Grid, Melody, MidiError, encode, melody_of, read_midi
+from options import Parser
 
 GRIDS = (Grid("seconds", 0.4), Grid("seconds", 0.25), Grid("eighth"), Grid("seconds", 0.125))
 
@@ -33,7 +33,7 @@ def kept(melody: Melody) -> np.ndarray:
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; prints a table. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="a folder of MIDI files")
     folder = parser.parse_args(argv).folder
     if not folder.is_dir():

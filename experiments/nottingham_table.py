@@ -5,9 +5,7 @@ Reads each run's final.json and prints the mean over runs and half the distance 
 
 from __future__ import annotations
 
-import argparse
 import glob
-import json
 import statistics
 import sys
 from pathlib import Path
@@ -15,6 +13,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from errors import UserError, exit_with_one_line
+from options import Parser
+from runs import number, read_object, read_text
 
 COLUMNS = {
     "bleu4": "BLEU-4",
@@ -28,9 +28,9 @@ COLUMNS = {
 
 
 def read_runs(pattern: str) -> list[dict]:
-    """The final numbers of all runs that a pattern names; raises UserError where there are none."""
+    """The final numbers of all runs that a pattern names; raises UserError where there are none, or a file is broken."""
     paths = [Path(name) / "final.json" for name in sorted(glob.glob(pattern))]
-    finished = [json.loads(path.read_text()) for path in paths if path.is_file()]
+    finished = [read_object(path, read_text(path)) for path in paths if path.is_file()]
     if not finished:
         raise UserError(f"{pattern}: no finished run")
     return finished
@@ -38,7 +38,7 @@ def read_runs(pattern: str) -> list[dict]:
 
 def cell(runs: list[dict], name: str) -> str:
     """Mean and half range of one number over runs, or a dash."""
-    values = [run[name] for run in runs if name in run]
+    values = [value for run in runs if (value := number(run, name)) is not None]
     if not values:
         return "–"
     mean, spread = statistics.mean(values), (max(values) - min(values)) / 2
@@ -49,9 +49,12 @@ def cell(runs: list[dict], name: str) -> str:
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Print a Markdown table over runs on music.")
+    parser = Parser(description="Print a Markdown table over runs on music.", allow_abbrev=False)
     parser.add_argument("rows", nargs="+", metavar="NAME=PATTERN", help="a row's name and the run folders it stands for")
     rows = [row.partition("=") for row in parser.parse_args(argv).rows]
+    for name, _, pattern in rows:
+        if not (name and pattern):
+            raise UserError(f"{name or pattern!r}: a row is NAME=PATTERN")
     found = {name: read_runs(pattern) for name, _, pattern in rows}
     print("| | runs | " + " | ".join(COLUMNS.values()) + " |\n|---|---|" + "---|" * len(COLUMNS))
     for name, runs in found.items():

@@ -5,14 +5,15 @@ A RUN is a --log_dir; its metrics.jsonl is read. Needs matplotlib (requirements-
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from errors import UserError, exit_with_one_line
+from options import Parser
+from report import import_pyplot
+from runs import read_evaluations
 
 PANELS = (("nll_oracle", "NLL_oracle: generated sequences under the oracle"), ("nll_test", "NLL_test: held-out sequences under G"))
 
@@ -21,28 +22,17 @@ def read_run(log_dir: Path) -> tuple[list[dict], float]:
     """The evaluations of a run and the oracle's entropy.
 
     Raises:
-        UserError: the folder holds no evaluations.
+        UserError: the folder holds no evaluations, or broken ones.
     """
-    path = log_dir / "metrics.jsonl"
-    if not path.is_file():
-        raise UserError(f"{log_dir} holds no run: there is no metrics.jsonl")
-    # a run under way may be in the middle of its last line
-    rows = [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    if not rows:
-        raise UserError(f"{path} holds no evaluation")
-    if "nll_oracle" not in rows[0]:
+    rows = read_evaluations(log_dir)
+    if not all({"nll_oracle", "nll_test", "oracle_entropy"} <= row.keys() for row in rows):
         raise UserError(f"{log_dir} is no run against the oracle")
     return rows, rows[-1]["oracle_entropy"]
 
 
 def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
-    """Both NLLs of every run against the epochs of G, in two panels."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
+    """Both NLLs of every run against the epochs of G, in two panels; raises UserError where matplotlib is missing."""
+    figure, axes = import_pyplot().subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
     for axis, (key, title) in zip(axes, PANELS, strict=True):
         for name, (rows, _) in runs.items():
             axis.plot([row["step"] for row in rows], [row[key] for row in rows], label=name, linewidth=1.2)
@@ -68,7 +58,7 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Draw the learning curves of runs.")
+    parser = Parser(description="Draw the learning curves of runs.", allow_abbrev=False)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder (its --log_dir)")
     parser.add_argument("--out", type=Path, default=Path("nll.png"), metavar="FILE", help="the picture (default: %(default)s)")
     args = parser.parse_args(argv)

@@ -421,6 +421,31 @@ def test_paper_preset_runs_at_a_small_size(tmp_path):
     assert (config["policy_loss"], config["d_l2"], config["oracle_init"]) == ("sum", 0.2, "normal")
 
 
+def test_smoke_preset_runs_every_phase_as_it_is(tmp_path, monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    assert call(main.main, "--preset", "smoke", *folders(tmp_path)) == 0
+    assert threads == [1]
+    rows = json_lines(tmp_path / "train/training.jsonl")
+    assert [row["phase"] for row in rows] == ["pretrain_g"] * 10 + ["pretrain_d"] * 3 + ["adversarial"] * 5
+    assert rows[9]["loss"] < rows[0]["loss"] - 0.3  # a pass over 128 sequences is enough to learn
+    final = json.loads((tmp_path / "train/final.json").read_text())
+    assert (final["step"], final["samples"]) == (15, 500)
+
+
+def test_smoke_preset_is_the_papers_but_for_its_sizes(capsys):
+    paper, smoke = options.preset_settings("paper"), options.preset_settings("smoke")
+    assert {name for name in paper if smoke[name] != paper[name]} == options.SMOKE.keys()
+    assert smoke["d_filters"] == [[1, 8], [2, 8], [4, 8]]
+    assert smoke["policy_loss"] == "sum" and smoke["train_size"] == 128
+    assert call(main.main, "--help") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--preset {default,paper,smoke}" in text
+    assert "in seconds that everything works" in text
+    assert "(default: 5000) [smoke: 50]" in text
+    assert "(default: 1000) [paper: 120, smoke: 10]" in text
+
+
 def test_divergence_is_told_in_one_line(capsys, tmp_path):
     assert run("--g_lr", "1e38", "--pretrain_g_epochs", "50", *folders(tmp_path)) == 2
     assert "loss is nan" in capsys.readouterr().err

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Table 1 of the paper: NLL_oracle of every method, and below it two controls whose rewards carry no information.
+#   SEEDS="1 2 3" ORACLE=target_params.npz bash experiments/table1.sh --device cuda
+#   bash experiments/table1.sh --smoke
+# Run it again to go on where it was interrupted. The environment and the flags are explained in rows.sh.
+set -euo pipefail
+experiment=table1
+. "$(dirname "$0")/rows.sh"
+
+for seed in "${seeds[@]}"; do
+  train random "$seed" "" --pretrain_g_epochs 0 --total_epochs 0
+  train mle "$seed" "" --total_epochs 0
+  train scheduled "$seed" "" --scheduled_sampling 0.002 --total_epochs 0
+  # the methods of the adversarial phase begin from the same MLE run
+  mle=$runs/mle-$seed
+  train pg-bleu "$seed" "$mle" --reward bleu
+  train seqgan "$seed" "$mle"
+  train reward-constant "$seed" "$mle" --reward constant
+  train reward-random "$seed" "$mle" --reward random
+done
+
+tests=()
+if [ "${#seeds[@]}" -gt 1 ]; then
+  for row in MLE "MLE, early-stopped" "Scheduled sampling" PG-BLEU "constant reward" "random reward"; do
+    tests+=(--ttest "$row" SeqGAN)
+  done
+fi
+"$PYTHON" "$here/report.py" "Random=$runs/random-*" "MLE=$runs/mle-*" "Scheduled sampling=$runs/scheduled-*" \
+  "PG-BLEU=$runs/pg-bleu-*" "SeqGAN=$runs/seqgan-*" "constant reward=$runs/reward-constant-*" \
+  "random reward=$runs/reward-random-*" --early_stopped MLE ${tests[@]+"${tests[@]}"}

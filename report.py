@@ -1,0 +1,328 @@
+"""A table over runs, beside the paper's numbers: `python report.py "MLE=logs/table1/mle-*" "SeqGAN=logs/table1/seqgan-*"`.
+
+Reads each run's config.json, metrics.jsonl and final.json. Plain folders without a NAME= are grouped: one row for runs whose
+settings differ in nothing but seeds, names and folders. An evaluation is a line of metrics.jsonl; the one with the lowest
+NLL_test is where early stopping would have stopped, since NLL_test is what one may select by (NLL_oracle needs the oracle).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoint import write_atomically
+from errors import UserError, exit_with_one_line
+from options import Parser
+from runs import Record, Run, group_runs, number
+from student import mean_interval, welch
+
+COLUMNS = {
+    "nll_oracle": "NLL_oracle",
+    "nll_test": "NLL_test",
+    "entropy_g": "H(G)",
+    "kl_g_oracle": "KL(G‖oracle)",
+    "kl_oracle_g": "KL(oracle‖G)",
+    "jsd": "JSD",
+}
+STOPPED_COLUMNS = {"nll_oracle": "NLL_oracle, early-stopped", "nll_test": "NLL_test, early-stopped"}
+# NLL_oracle in the paper: Table 1, and Figure 3 by (g, d, k). Names as `plain` makes them.
+PAPER = {
+    "random": 10.310,
+    "mle": 9.038,
+    "scheduledsampling": 8.985,
+    "pgbleu": 8.946,
+    "seqgan": 8.736,
+    "g100d1k10": 8.94,
+    "g30d1k30": 8.89,
+    "g1d1k10": 8.81,
+    "g1d5k3": 8.73,
+}
+PAPER_SIZES = {"vocab_size": 5000, "seq_len": 20}
+UNSTABLE = ("g100d1k10",)  # rows that the paper calls so
+AUTHORS_TITLES = {"pretrain_g": "pre-training...", "adversarial": "adversarial training..."}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: runs, and whether they count as they ended or as early stopping would have left them."""
+
+    name: str
+    runs: list[Run]
+    early_stopped: bool = False
+
+    def records(self, final: bool) -> list[Record]:
+        """One record a run: its last evaluation, final.json where asked for, or where early stopping would have stopped."""
+        if self.early_stopped:
+            return [run.early_stopped for run in self.runs]
+        return [run.final if final and run.final else run.evaluations[-1] for run in self.runs]
+
+
+def plain(name: str) -> str:
+    """A row's name for comparison: letters and digits in lower case."""
+    return "".join(c for c in name.lower() if c.isalnum())
+
+
+def find_row(rows: list[Row], name: str) -> Row:
+    """The row of this name, written in any case and with any hyphens; raises UserError."""
+    found = [row for row in rows if row.name == name] or [row for row in rows if plain(row.name) == plain(name)]
+    if found:
+        return found[0]
+    raise UserError(f"no row {name!r}: there are {'; '.join(row.name for row in rows)}")
+
+
+def add_early_stopped(rows: list[Row], names: list[str]) -> list[Row]:
+    """The rows, each of those named followed by its early-stopped twin; raises UserError for a name without a row."""
+    chosen = [find_row(rows, name) for name in names]
+    twins = {id(row): [Row(f"{row.name}, early-stopped", row.runs, True)] for row in chosen}
+    return [each for row in rows for each in (row, *twins.get(id(row), []))]
+
+
+def summary(row: Row, final: bool) -> Record:
+    """All numbers of a row: means over runs, half widths of their 95 % intervals (None for one run), and the runs' own."""
+
+    def over_runs(records: list[Record], names: dict[str, str]) -> dict[str, Record | None]:
+        means = {}
+        for name in names:
+            values = [value for record in records if (value := number(record, name)) is not None]
+            mean, half = mean_interval(values) if values else (None, None)
+            means[name] = {"mean": mean, "interval": half, "runs": len(values)} if values else None
+        return means
+
+    def one(record: Record) -> Record:
+        keep = [name for column in COLUMNS for name in (column, f"{column}_error")]
+        return {"step": record.get("step"), **{name: number(record, name) for name in keep if name in record}}
+
+    records = row.records(final)
+    stopped = [run.early_stopped for run in row.runs]
+    end = over_runs(records, COLUMNS)
+    paper = PAPER.get(plain(row.name)) if end["nll_oracle"] else None  # runs on music may have the names as well
+    difference = None if paper is None else end["nll_oracle"]["mean"] - paper
+    return {
+        "name": row.name,
+        "runs": [
+            {"folder": str(run.folder), "seed": run.settings["seed"], "end": one(record), "early_stopped": one(stop)}
+            for run, record, stop in zip(row.runs, records, stopped, strict=True)
+        ],
+        "end": end,
+        "early_stopped": over_runs(stopped, STOPPED_COLUMNS),
+        "paper": paper,
+        "difference": difference,
+    }
+
+
+def t_test(rows: list[Row], names: list[str], final: bool) -> Record:
+    """Welch's two-sided test of NLL_oracle between two rows; raises UserError where a row is missing or has too few runs."""
+    chosen = [find_row(rows, name) for name in names]
+    samples = [[v for record in row.records(final) if (v := number(record, "nll_oracle")) is not None] for row in chosen]
+    for row, sample in zip(chosen, samples, strict=True):
+        if len(sample) < 2:
+            raise UserError(f"--ttest needs two or more runs with an NLL_oracle on each side: {row.name} has {len(sample)}")
+    try:
+        t, freedom, p = welch(*samples)
+    except ValueError as error:
+        raise UserError(f"--ttest {chosen[0].name} {chosen[1].name}: {error}") from error
+    difference = math.fsum(samples[0]) / len(samples[0]) - math.fsum(samples[1]) / len(samples[1])
+    return {"rows": [row.name for row in chosen], "difference": difference, "t": t, "freedom": freedom, "p": p}
+
+
+def run_notes(row: Row, final: bool) -> list[str]:
+    """What a reader should know of a row's runs: which are unfinished, and what makes them unequal or not independent."""
+    found = []
+    for run in row.runs:
+        if run.final is None:
+            instead = "; its last evaluation stands for final.json" if final else ""
+            reached = run.evaluations[-1]["step"]
+            found.append(f"{run.folder} is unfinished, evaluated up to epoch {reached} of {run.planned}{instead}")
+    ends = sorted({run.evaluations[-1]["step"] for run in row.runs if run.final is not None})
+    if len(ends) > 1:
+        found.append(f"the runs end at different epochs: {', '.join(map(str, ends))}")
+    if len({(run.settings["seed"], run.oracle) for run in row.runs}) < len(row.runs):
+        found.append("several runs have the same seed, so that they are not independent")
+    if len({run.oracle for run in row.runs}) > 1:
+        found.append("the runs have different oracles (--oracle_seed), whose differences the intervals hold as well")
+    return [f"{row.name}: {text}" for text in found]
+
+
+def notes(rows: list[Row], final: bool) -> list[str]:
+    """What a reader of the table should know: of the runs, and where the paper's number is not for what they did."""
+    rows = [row for row in rows if not row.early_stopped]
+    found = [text for row in rows for text in run_notes(row, final)]
+    beside_paper = [row for row in rows if summary(row, final)["paper"] is not None]
+    other_sizes = [row for row in beside_paper if not all(run.settings[k] == v for run in row.runs for k, v in PAPER_SIZES.items())]
+    other_oracle = [
+        row for row in beside_paper if row not in other_sizes and any(run.settings.get("oracle_params") is None for run in row.runs)
+    ]
+    for some, text in (
+        (other_sizes, "the paper's number is for V = 5000 and T = 20, these runs have other sizes"),
+        (other_oracle, "the paper's number is for its authors' oracle (--oracle_params), these runs have another"),
+        ([row for row in beside_paper if plain(row.name) in UNSTABLE], "unstable in the paper"),
+    ):
+        if some:
+            found.append(f"{'; '.join(row.name for row in some)}: {text}")
+    return found
+
+
+def markdown(summaries: list[Record], tests: list[Record], remarks: list[str], final: bool) -> str:
+    """The table as Markdown, with what must be said of it below."""
+
+    def cell(mean: Record | None, runs: int) -> str:
+        if mean is None:
+            return "–"
+        interval = "" if mean["interval"] is None else f" ± {mean['interval']:.3f}"
+        fewer = "" if mean["runs"] == runs else f" (of {mean['runs']})"
+        return f"{mean['mean']:.3f}{interval}{fewer}"
+
+    titles = ["", "runs", *COLUMNS.values(), *STOPPED_COLUMNS.values(), "paper", "difference"]
+    lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
+    for row in summaries:
+        runs = len(row["runs"])
+        means = [cell(row["end"][name], runs) for name in COLUMNS]
+        means += [cell(row["early_stopped"][name], runs) for name in STOPPED_COLUMNS]
+        paper = "–" if row["paper"] is None else f"{row['paper']:.3f}"
+        difference = "–" if row["difference"] is None else f"{row['difference']:+.3f}"
+        name = " ".join(row["name"].split()).replace("|", "\\|")
+        lines.append(f"| {' | '.join([name, str(runs), *means, paper, difference])} |")
+    where = "at the end (final.json)" if final else "at the last evaluation"
+    lines += ["", f"Nats per token {where}, and at the evaluation with the lowest NLL_test (early-stopped)."]
+    lines += ["Means over runs ± half a 95 % interval (Student's t; none for one run). Difference: our NLL_oracle − the paper's."]
+    for test in tests:
+        one, two = test["rows"]
+        p = "p < 1e-6" if test["p"] < 1e-6 else f"p = {test['p']:.2g}"
+        told = f"difference {test['difference']:+.3f}, t = {test['t']:.3f}, {test['freedom']:.1f} degrees of freedom, {p}"
+        lines.append(f"- Welch's t-test (two-sided) of NLL_oracle, {one} against {two}: {told}")
+    return "\n".join([*lines, *(f"- {remark}" for remark in remarks)])
+
+
+def import_pyplot() -> Any:
+    """matplotlib's pyplot for files, without a screen; raises UserError where it is not installed."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise UserError("curves need matplotlib: python -m pip install -r requirements-dev.txt") from error
+    return pyplot
+
+
+def curve(runs: list[Run], name: str) -> list[tuple[int, float, float, float]]:
+    """(step, mean, smallest, largest) of a number over runs, at the steps at which all of them were evaluated."""
+    points = [{row["step"]: value for row in run.evaluations if (value := number(row, name)) is not None} for run in runs]
+    shared = sorted(set.intersection(*(set(each) for each in points)))
+    columns = [(step, [each[step] for each in points]) for step in shared]
+    return [(step, math.fsum(values) / len(values), min(values), max(values)) for step, values in columns]
+
+
+def draw_curves(rows: list[Row], path: Path) -> None:
+    """Both NLLs of every row against the epochs of G, as a PNG.
+
+    Raises:
+        UserError: matplotlib is missing.
+        OSError: the file can't be written.
+    """
+    pyplot = import_pyplot()
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
+    drawn = [row for row in rows if not row.early_stopped]
+    # where the adversarial phase begins: its first epoch ends one step later
+    starts = {e["step"] - e["epoch"] for row in drawn for run in row.runs for e in run.evaluations if e["phase"] == "adversarial"}
+    for axis, (name, title) in zip(axes, list(COLUMNS.items())[:2], strict=True):
+        curves = {row.name: points for row in drawn if (points := curve(row.runs, name))}
+        for label, points in curves.items():
+            steps, means, low, high = zip(*points, strict=True)
+            (line,) = axis.plot(steps, means, label=label, linewidth=1.2)
+            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        for start in sorted(starts):
+            axis.axvline(start, color="grey", linewidth=0.8, linestyle="--")
+        # A policy that collapses for some epochs would press all curves flat: such peaks are cut off, and told.
+        values = sorted(point[1] for points in curves.values() for point in points)
+        if values:
+            top = values[int(0.985 * (len(values) - 1))]
+            if values[-1] - top > top - values[0]:
+                axis.set_ylim(values[0] - 0.05 * (top - values[0]), top + 0.05 * (top - values[0]))
+                title += f" (peaks to {values[-1]:.1f} cut off)"
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epochs of G")
+        axis.set_ylabel("nats per token")
+        axis.grid(alpha=0.3)
+    if axes[1].lines:
+        axes[1].legend(fontsize=8)
+    try:
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    finally:
+        pyplot.close(figure)
+
+
+def authors_log(run: Run) -> str:
+    """A run's NLL_oracle in the format of the authors' `save/experiment-log.txt`, with this program's count of epochs.
+
+    Epochs count from 0 in each phase. Ours are finished epochs: 0 stands before the first. The authors' epoch 0 is after it.
+    """
+    lines = []
+    for phase, title in AUTHORS_TITLES.items():
+        rows = [row for row in run.evaluations if row["phase"] == phase and number(row, "nll_oracle") is not None]
+        if rows:
+            lines += [title, *(f"epoch:\t{row['epoch']}\tnll:\t{row['nll_oracle']:.6g}" for row in rows)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def write_authors_logs(rows: list[Row], folder: Path) -> None:
+    """One file a run, `RUN-experiment-log.txt`; raises OSError."""
+    runs = {run.folder.resolve(): run for row in rows for run in row.runs}
+    names = [path.name for path in runs]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, run in runs.items():
+        name = path.name if names.count(path.name) == 1 else "-".join(path.parts[1:])
+        write_atomically(folder / f"{name}-experiment-log.txt", lambda file, run=run: file.write(authors_log(run).encode()))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = Parser(description="Print a Markdown table over runs, beside the paper's numbers.", allow_abbrev=False)
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN|NAME=RUNS",
+        help="run folders (--log_dir), also as a quoted glob; with NAME= a row of that name, else a row for equal settings",
+    )
+    parser.add_argument("--final", action="store_true", help="take final.json instead of the last evaluation")
+    parser.add_argument(
+        "--early_stopped", action="append", default=[], metavar="NAME", help="a further row: NAME as early stopping would leave it"
+    )
+    parser.add_argument(
+        "--ttest", nargs=2, action="append", default=[], metavar=("A", "B"), help="Welch's t-test of NLL_oracle between two rows"
+    )
+    parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the learning curves: mean, and smallest to largest")
+    parser.add_argument("--authors_log", type=Path, metavar="DIR", help="write each run's NLL_oracle in the authors' log format")
+    parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of the table")
+    return parser
+
+
+@exit_with_one_line
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    args = build_parser().parse_args(argv)
+    if args.curves is not None and args.curves.suffix != ".png":
+        raise UserError(f"--curves {args.curves}: the picture's name must end in .png")
+    rows = [Row(name, runs) for name, runs in group_runs(args.runs)]
+    rows = add_early_stopped(rows, args.early_stopped)
+    summaries = [summary(row, args.final) for row in rows]
+    tests = [t_test(rows, names, args.final) for names in args.ttest]
+    remarks = notes(rows, args.final)
+    if args.curves is not None:
+        draw_curves(rows, args.curves)
+    if args.authors_log is not None:
+        write_authors_logs(rows, args.authors_log)
+    if args.json:
+        print(json.dumps({"rows": summaries, "ttests": tests, "notes": remarks}, indent=2, ensure_ascii=False))
+    else:
+        print(markdown(summaries, tests, remarks, args.final))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""What runs left in their folders, and which of them are the same experiment with other seeds."""
+
+from __future__ import annotations
+
+import glob
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from checkpoint import LAST
+from errors import UserError
+from options import PRESETS, preset_settings
+from run_log import METRICS
+
+# Settings that make no run another experiment: seeds, names, places, and how a run is carried out.
+NOT_COMPARED = {
+    *("preset", "seed", "oracle_seed", "run_name", "log_dir", "eval_log_dir", "device", "threads", "is_train", "resume"),
+    *("overwrite", "evaluate", "save_every", "sample_every", "log_generation"),
+}
+COUNTS = ("seed", "pretrain_g_epochs", "total_epochs")  # settings that readers count with
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the files of one run say.
+
+    Attributes:
+        folder: its --log_dir.
+        settings: every flag's value; what an older run does not tell is its preset's.
+        evaluations: the objects of metrics.jsonl, at least one.
+        final: final.json, or None where the run is unfinished.
+    """
+
+    folder: Path
+    settings: Record
+    evaluations: list[Record]
+    final: Record | None
+
+    @property
+    def early_stopped(self) -> Record:
+        """The evaluation with the lowest NLL_test; the last one where no NLL_test is a number."""
+        numbers = [row for row in self.evaluations if number(row, "nll_test") is not None]
+        return min(numbers, key=lambda row: row["nll_test"]) if numbers else self.evaluations[-1]
+
+    @property
+    def oracle(self) -> object:
+        """Which oracle it is held against: the file or the seed of its weights; None for data from elsewhere."""
+        if self.settings["dataset"] != "LSTM":
+            return None
+        seeds = [self.settings[name] for name in ("oracle_seed", "seed")]
+        return self.settings.get("oracle_params") or next(seed for seed in seeds if seed is not None)
+
+    @property
+    def planned(self) -> int:
+        """The epoch of G that it was to reach."""
+        return self.settings["pretrain_g_epochs"] + self.settings["total_epochs"]
+
+
+def number(record: Record, name: str) -> float | None:
+    """A finite number of a record, or None."""
+    value = record.get(name)
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def read_object(path: Path, text: str, line: int | None = None) -> Record:
+    """A JSON object; raises UserError, which names the line of the file where one is given."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}{f', line {line}' if line else ''} is not a JSON object: broken, or not written by this program")
+    return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a run's file.
+
+    Raises:
+        UserError: the run lacks it, or it is no text.
+        OSError: it can't be read.
+    """
+    if not path.is_file():
+        raise UserError(f"{path.parent} holds no run: there is no {path.name}")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is broken: it is no text") from None
+
+
+def read_evaluations(folder: Path) -> list[Record]:
+    """The evaluations of a run, at least one, each with its phase, epoch and step.
+
+    Raises:
+        UserError: there are none, or the file is missing or broken.
+        OSError: it can't be read.
+    """
+    path = folder / METRICS
+    # a run under way may be in the middle of its last line
+    lines = [line for line in read_text(path).splitlines(keepends=True) if line.endswith("\n")]
+    rows = [read_object(path, line, count) for count, line in enumerate(lines, start=1)]
+    for count, row in enumerate(rows, start=1):
+        if not all(isinstance(row.get(name), int) for name in ("epoch", "step")) or not isinstance(row.get("phase"), str):
+            raise UserError(f"{path}, line {count} is no evaluation: it lacks its phase, epoch or step")
+    if not rows:
+        raise UserError(f"{path} holds no evaluation")
+    return rows
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        UserError: a file is missing or broken.
+        OSError: one can't be read.
+    """
+    config, final = folder / "config.json", folder / "final.json"
+    args = read_object(config, read_text(config)).get("args")
+    if not isinstance(args, dict):
+        raise UserError(f"{config} holds no settings")
+    preset = args.get("preset")
+    settings = {**preset_settings(preset if preset in PRESETS else "default"), **args}
+    if not all(isinstance(settings[name], int) for name in COUNTS):
+        raise UserError(f"{config} is broken: {', '.join(COUNTS)} must be whole numbers")
+    return Run(folder, settings, read_evaluations(folder), read_object(final, read_text(final)) if final.exists() else None)
+
+
+def find_runs(pattern: str) -> list[Path]:
+    """The run folders that a path or a glob names; of a glob's matches, only folders that hold a file of a run.
+
+    Raises:
+        UserError: there are none.
+    """
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    files = ("config.json", METRICS, LAST, "final.json")
+    found = [path for path in map(Path, sorted(glob.glob(pattern))) if any((path / name).is_file() for name in files)]
+    if not found:
+        raise UserError(f"{pattern}: no such run")
+    return found
+
+
+def compared(run: Run) -> dict[str, str]:
+    """The settings by which runs are grouped, as text."""
+    started = {"start_from": run.settings.get("start_from") is not None}  # which folder differs from seed to seed
+    return {k: json.dumps(v) for k, v in {**run.settings, **started}.items() if k not in NOT_COMPARED}
+
+
+def stem(run: Run) -> str:
+    """The name of a run's folder without the number of its seed and the time: `mle-3`, `mle-seed3-20261121-034730` -> `mle`."""
+    return re.sub(r"[-_.]?(seed)?[-_.]?\d+(-\d{8}-\d{6})?$", "", run.folder.resolve().name)
+
+
+def group_names(groups: list[list[Run]]) -> list[str]:
+    """Names for groups of runs: the common stem of their folders, and where that is not enough the settings that differ."""
+    if len(groups) == 1 and len(groups[0]) == 1:
+        return [groups[0][0].folder.resolve().name]
+    stems = [{stem(run) for run in runs} for runs in groups]
+    common = [found.pop() if len(found) == 1 else "" for found in stems]
+    settings = [compared(runs[0]) for runs in groups]
+    every_key = dict.fromkeys(key for each in settings for key in each)
+    differing = [key for key in every_key if len({each.get(key) for each in settings}) > 1]
+    names = []
+    for name, values in zip(common, settings, strict=True):
+        if not name or common.count(name) > 1:
+            told = ", ".join(f"{key} {values[key]}" for key in differing if key in values).replace('"', "")
+            name = f"{name} ({told})".strip() if told else name or "all runs"
+        names.append(name)
+    return names
+
+
+def group_runs(arguments: list[str]) -> list[tuple[str, list[Run]]]:
+    """Named groups from RUN and NAME=RUNS arguments, RUN and RUNS being folders or globs; a run counts once in a group.
+
+    Runs without a NAME are one group where their settings are equal, whatever their seeds, names and folders.
+
+    Raises:
+        UserError: a name or a run is missing, or a file is broken.
+        OSError: a file can't be read.
+    """
+    read: dict[Path, Run] = {}
+    groups: dict[tuple, dict[Path, Run]] = {}
+    for argument in arguments:
+        name, equals, pattern = argument.partition("=")
+        named = bool(equals) and not Path(argument).exists()
+        if named and not (name.strip() and pattern):
+            raise UserError(f"{argument!r}: a row is NAME=RUNS")
+        for folder in find_runs(pattern if named else argument):
+            place = folder.resolve()
+            if place not in read:
+                read[place] = read_run(folder)
+            key = (name.strip(),) if named else (None, *sorted(compared(read[place]).items()))
+            groups.setdefault(key, {})[place] = read[place]
+    runs = {key: list(group.values()) for key, group in groups.items()}
+    unnamed = [key for key in runs if key[0] is None]
+    names = dict(zip(unnamed, group_names([runs[key] for key in unnamed]), strict=True)) if unnamed else {}
+    return [(names.get(key, key[0]), group) for key, group in runs.items()]
