@@ -16,6 +16,12 @@ from torch import Tensor, nn
 REAL = 1  # class number of real sequences; generated ones are class 0
 
 SCORING_ROWS = 512  # sequences scored at a time: their windows stay near a CPU's cache
+SCORING_ELEMENTS = 2**24  # and no more than so many numbers in the windows of one width
+
+
+def scoring_rows(seq_len: int, filters: list[tuple[int, int]], emb_dim: int) -> int:
+    """How many sequences to score at a time."""
+    return max(1, min(SCORING_ROWS, SCORING_ELEMENTS // (seq_len * max(width for width, _ in filters) * emb_dim)))
 
 
 class Discriminator(nn.Module):
@@ -90,7 +96,8 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def prob_real(self, tokens: Tensor) -> Tensor:
         """D(Y), the probability that each sequence is real, without dropout whatever the mode: (B, T) -> (B,) in [0, 1]."""
-        return torch.cat([self.prob_of_features(self._features(part)) for part in tokens.split(SCORING_ROWS)])
+        rows = scoring_rows(tokens.shape[1], [(int(w), 0) for w in self.convolutions], self.embed.embedding_dim)
+        return torch.cat([self.prob_of_features(self._features(part)) for part in tokens.split(rows)])
 
     @torch.no_grad()
     def prob_of_features(self, features: Tensor) -> Tensor:

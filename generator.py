@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from categorical import chunk_rows
-from cross_entropy import weighted_nll
+from cross_entropy import LOWEST_LOG_PROBABILITY, weighted_nll
 from decoder import Decoder
-from workers import run_all
+from workers import run_all, scratch
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
 
@@ -95,15 +95,25 @@ class Generator(nn.Module):
         """Log-probability of every token of the vocabulary at every step: (B, T) -> (B, T, V), in nats."""
         return self.output(self.hidden(tokens)).log_softmax(dim=-1)
 
+    @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:
-        """−log G(y_t | y_1..t−1) of each given token: (B, T) -> (B, T), in nats."""
+        """−log G(y_t | y_1..t−1) of each given token, to measure and not to train on: (B, T) -> (B, T), in nats."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
-        rows = chunk_rows(self.vocab_size, self.device)  # in chunks, for the cache, and for the memory
-        parts = []
-        for h, y in zip(hidden.split(rows), tokens.reshape(-1, 1).split(rows), strict=True):
-            logits = self.output(h)
-            parts.append(logits.logsumexp(dim=1) - logits.gather(1, y)[:, 0])
-        return torch.cat(parts).view(tokens.shape)
+        matrix = torch.cat([self.output.weight.t(), self.output.bias[None]])  # (H + 1, V)
+        result = torch.empty_like(hidden[:, 0])
+
+        def piece(rows: slice) -> None:
+            padded = nn.functional.pad(hidden[rows], (0, 1), value=1.0)
+            logits = scratch("logits", (len(padded), self.vocab_size), matrix)
+            torch.mm(padded, matrix, out=logits)
+            target = logits.gather(1, tokens.reshape(-1, 1)[rows])
+            largest = logits.amax(dim=1, keepdim=True)
+            weights = logits.sub_(largest).clamp_(min=LOWEST_LOG_PROBABILITY).exp_()
+            result[rows] = (weights.sum(dim=1, keepdim=True).log_() + (largest - target))[:, 0]
+
+        size = 2 * chunk_rows(self.vocab_size, self.device)  # in chunks, for the cache, and for the memory
+        run_all([partial(piece, slice(first, first + size)) for first in range(0, len(hidden), size)], self.device)
+        return result.view(tokens.shape)
 
     def weighted_nll(self, tokens: Tensor, weights: Tensor) -> Tensor:
         """Σ weights · −log G(y_t | y_1..t−1), a scalar to train on: tokens and weights are (B, T); no gradient for the weights."""

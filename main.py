@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
+import memory
 from checkpoint import must_fit, write_json
 from data_loader import make_data
 from errors import UserError, exit_with_one_line
@@ -88,6 +89,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         log = RunLog(log_dir, eval_log_dir, checkpoint["marks"], moved, next_step=state.step + 1)
         done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
         log.line(f"going on with {log_dir} after {done}")
+    log.line(memory.summary(args, torch.get_num_threads(), device.type == "cpu"))
     log.line(data.summary())
     trainer = Trainer(state, data, args, log, checkpoint["last_evaluation"] if checkpoint else {})
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}

@@ -1,0 +1,61 @@
+"""How much memory a run will need, counted from its sizes before it starts.
+
+Counted are the parts that grow with the sizes: weights with their gradients and Adam's two moments, data, what the roll-outs and the
+scoring hold at once, and evaluation. What a process with torch holds anyway is one number, measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import categorical
+from discriminator import scoring_rows
+from scoring import TABLE_BYTES
+
+FLOAT, WHOLE = 4, 8  # bytes of a float32; of an int64 or a float64
+PROCESS = 320 * 2**20  # Python, torch and TensorBoard, before any model
+SEQUENCES_AT_ONCE = 1000  # in an evaluation
+
+
+def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
+    """Bytes by purpose, on a CPU: not all are held at the same time, but most are."""
+    v, t, b, n = args.vocab_size, args.seq_len, args.batch_size, args.rollout_num
+    g = v * (args.g_emb_dim + args.g_hidden_dim + 1) + 4 * args.g_hidden_dim * (args.g_emb_dim + args.g_hidden_dim + 2)
+    numbers = sum(number for _, number in args.d_filters)
+    places = sum(width * number for width, number in args.d_filters)
+    d = v * args.d_emb_dim + places * args.d_emb_dim + 2 * numbers**2
+    oracle = v * (args.oracle_emb_dim + args.oracle_hidden_dim + 1) if args.dataset == "LSTM" else 0
+    chunk = max(categorical.DRAW_ELEMENTS["cpu"], v) + max(categorical.CHUNK_ELEMENTS["cpu"], v)
+    completions = (t - 1) * b * n
+    table = FLOAT * v * places
+    windows = sum((t - width + 1) * (width * args.d_emb_dim + number) for width, number in args.d_filters)
+    needed = {
+        "models": FLOAT * (g * 8 + d * 4 + oracle),  # G: weights, β, gradient and its source, two Adams
+        "data": WHOLE * t * (args.train_size * 3 + 2 * max(args.eval_samples, args.final_eval_samples)),
+        "drawing": FLOAT * threads * chunk + FLOAT * v * (args.g_hidden_dim + 2) * 2,
+        "evaluation": FLOAT * SEQUENCES_AT_ONCE * t * (args.g_emb_dim + 6 * args.g_hidden_dim),
+    }
+    if args.total_epochs:
+        needed["training of D"] = 3 * FLOAT * b * windows
+        needed["roll-outs"] = 2 * WHOLE * completions * t + WHOLE * completions * t // 2
+        tables_fit = table <= TABLE_BYTES
+        scored = threads * 2 * b * n * numbers * t if tables_fit else 2 * scoring_rows(t, args.d_filters, args.d_emb_dim) * windows
+        needed["scoring"] = (table + FLOAT * b * t * places if tables_fit else 0) + FLOAT * scored
+    return needed
+
+
+def summary(args: argparse.Namespace, threads: int, on_cpu: bool) -> str:
+    """One line for the start of a run."""
+    needed = needed_bytes(args, threads)
+    total = PROCESS + sum(needed.values())
+    largest = max(needed, key=lambda name: needed[name])
+    text = f"needs about {total / 2**30:.1f} GiB of memory (most of it: {largest}, {needed[largest] / 2**30:.1f} GiB)"
+    if on_cpu and total > (there := machine_bytes()):
+        text += f"; this machine has {there / 2**30:.1f} GiB"
+    return text
+
+
+def machine_bytes() -> int:
+    """The machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
