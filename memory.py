@@ -1,7 +1,7 @@
 """How much memory a run will need, counted from its sizes before it starts.
 
-Counted are the parts that grow with the sizes: weights with their gradients and Adam's two moments, data, what the roll-outs and the
-scoring hold at once, and evaluation. What a process with torch holds anyway is one number, measured.
+Counted are the parts that grow with the sizes: weights with their gradients and Adam's two moments, data, what the roll-outs
+and the scoring hold at once, and evaluation. What a process with torch holds anyway is one number, measured.
 """
 
 from __future__ import annotations

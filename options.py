@@ -111,6 +111,7 @@ FLAGS = (
     Flag(RUN, "seed", whole(0), 1, 1, "seed of every random stream"),
     Flag(RUN, "device", str, "auto", "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
     Flag(RUN, "threads", whole(0), 0, 0, "CPU threads; 0 leaves the choice to torch"),
+    Flag(RUN, "profile", boolean, False, False, "record the third epoch of each phase: traces for Perfetto in LOG_DIR/profile"),
     Flag(RUN, "is_train", boolean, True, True, "train; False evaluates the run's checkpoint instead"),
     Flag(RUN, "resume", boolean, False, False, "go on with the run in --log_dir (or --run_name), with its settings"),
     Flag(RUN, "overwrite", boolean, False, False, "replace a run that is in the log folders"),
@@ -178,6 +179,7 @@ RESUMABLE = {
     *(
         "device",
         "threads",
+        "profile",
         "is_train",
         "resume",
         "evaluate",

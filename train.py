@@ -26,6 +26,7 @@ from discriminator import REAL, Discriminator
 from errors import UserError
 from generator import Generator
 from metrics import discriminator_scores, mean_nll
+from profiling import profiled
 from rollout import action_values
 from run_log import RunLog
 from scoring import CompletionScorer, pays
@@ -336,11 +337,14 @@ class Trainer:
         for phase, run_epoch, num_epochs in self.phases():
             if self.state.epochs_done[phase] >= num_epochs:
                 continue
-            for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
-                self._epoch(phase, run_epoch, num_epochs)
-                if self.stop_requested:
-                    self.save()
-                    return False
+            folder = Path(self.args.log_dir) / "profile" if self.args.profile else None
+            with profiled(folder, phase) as epoch_done:
+                for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
+                    self._epoch(phase, run_epoch, num_epochs)
+                    epoch_done()
+                    if self.stop_requested:
+                        self.save()
+                        return False
         return True
 
     def _epoch(self, phase: str, run_epoch: Callable[..., Metrics], num_epochs: int) -> None:
