@@ -22,11 +22,12 @@ from tqdm import tqdm
 
 from checkpoint import write_atomically
 from errors import UserError
-from metrics import Bleu, entropy, mean_nll, self_bleu
-from oracle import make_oracle
+from metrics import Bleu, Likelihoods, divergences, entropy, mean_and_error, self_bleu, sequence_nll, with_errors
+from oracle import load_oracle, make_oracle
 from streams import stream
 
 if TYPE_CHECKING:
+    from generator import Generator
     from music.midi import Grid
 
 ENTROPY_SEQUENCES = 10_000  # for the oracle's entropy
@@ -77,20 +78,24 @@ class OracleData(TrainingSet):
     def __init__(self, args: argparse.Namespace, device: torch.device, saved: dict[str, Any] | None = None):
         seed = args.seed if args.oracle_seed is None else args.oracle_seed
         sizes = (args.vocab_size, args.oracle_emb_dim, args.oracle_hidden_dim, args.oracle_init)
-        self.oracle = make_oracle(*sizes, stream(seed, "oracle weights")).to(device)
+        if saved is None and args.oracle_params is not None:
+            self.oracle = load_oracle(Path(args.oracle_params)).to(device)
+        else:
+            self.oracle = make_oracle(*sizes, stream(seed, "oracle weights")).to(device)
         self.vocab_size, self.seq_len, self.seed = args.vocab_size, args.seq_len, args.seed
         rng = stream(args.seed, "training data")
         if saved is None:
             self.held_out = self.oracle.sample(args.eval_samples, args.seq_len, stream(args.seed, "held-out data"))
             fixed = self.oracle.sample(args.train_size, args.seq_len, rng) if args.train_size else None
             floor, error = entropy(self.oracle, ENTROPY_SEQUENCES, args.seq_len, stream(args.seed, "entropy"))
-            self.reference = {"oracle_entropy": floor, "oracle_entropy_error": error}
+            self.reference = with_errors({"oracle_entropy": (floor, error)})
         else:
             self.oracle.load_state_dict(saved["oracle"])
             self.held_out = saved["held_out"].to(device)
             fixed = None if saved["train"] is None else saved["train"].to(device)
             self.reference = saved["reference"]
             rng.set_state(saved["train_rng"])
+        self.known: Tensor | None = None
         super().__init__(rng, fixed)
 
     def fresh(self, num: int) -> Tensor:
@@ -105,10 +110,23 @@ class OracleData(TrainingSet):
         """What the numbers at the end stand beside: the oracle's entropy."""
         return self.reference
 
-    def measure(self, samples: Tensor) -> dict[str, float]:
-        """NLL_oracle of generated sequences (M, T) and its standard error, in nats per token."""
-        nll, error = mean_nll(self.oracle, samples)
-        return {"nll_oracle": nll, "nll_oracle_error": error}
+    def measure(self, generator: Generator, samples: Tensor, held_out: Tensor, nll_held_out: Tensor) -> dict[str, float]:
+        """NLL_oracle, and the entropy and the divergences of `metrics.divergences`, each with its standard error.
+
+        Args:
+            generator: G.
+            samples: drawn from G, (M, T).
+            held_out: drawn from the oracle, (R, T).
+            nll_held_out: −log G of each of them, (R,) in nats.
+        """
+        if self.known is not held_out:  # the curves ask for the same sequences each time
+            self.known, self.nll_known = held_out, sequence_nll(self.oracle, held_out)
+        of_g = sequence_nll(self.oracle, samples)
+        nll = Likelihoods(sequence_nll(generator, samples), of_g, nll_held_out, self.nll_known)
+        return {
+            **with_errors({"nll_oracle": mean_and_error(of_g / self.seq_len)}),
+            **divergences(nll, self.seq_len),
+        }
 
     def summary(self) -> str:
         """One line on the data for the start of a run."""
@@ -199,7 +217,7 @@ class TuneData(TrainingSet):
         real = self.fresh_with(num, stream(self.seed, "real tunes"))
         return {f"real_{name}": value for name, value in self._likeness(real.cpu().numpy()).items()}
 
-    def measure(self, samples: Tensor) -> dict[str, float]:
+    def measure(self, _generator: Generator, samples: Tensor, _held_out: Tensor, _nll_held_out: Tensor) -> dict[str, float]:
         """Likeness of generated windows (M, T) to the test tunes, and the share that are copies of training windows."""
         from music.measures import copied_share
 

@@ -23,6 +23,7 @@ from checkpoint import must_fit, write_json
 from data_loader import make_data
 from errors import UserError, exit_with_one_line
 from options import build_parser, check, resolve
+from oracle import save_oracle
 from run_log import RunLog, describe_device, prepare_folders, remove_run
 from train import Trainer, final_evaluation, make_state
 
@@ -78,6 +79,8 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     state = make_state(args, device)
     if checkpoint is None:
         data = make_data(args, device)
+        if args.save_oracle is not None:
+            save_oracle(data.oracle, Path(args.save_oracle))
         remove_run(log_dir, eval_log_dir)
         log = RunLog(log_dir, eval_log_dir)
         log.hyper_parameters(vars(args))
@@ -85,6 +88,8 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         with must_fit():
             data = make_data(args, device, checkpoint["data"])
             state.load_state_dict(checkpoint["state"])
+        if args.save_oracle is not None:
+            save_oracle(data.oracle, Path(args.save_oracle))
         moved = checkpoint["folders"]["log"] != str(log_dir.resolve())
         log = RunLog(log_dir, eval_log_dir, checkpoint["marks"], moved, next_step=state.step + 1)
         done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())

@@ -17,13 +17,64 @@ from generator import Generator
 SEQUENCES_AT_ONCE = 1000  # bounds the memory of the LSTM's hidden states
 
 
-@torch.no_grad()
+def sequence_nll(model: Generator, tokens: Tensor) -> Tensor:
+    """−log-likelihood of whole sequences under a model, in nats: (M, T) -> (M,) float64."""
+    return torch.cat([model.nll(part).double().sum(dim=1) for part in tokens.split(SEQUENCES_AT_ONCE)])
+
+
+def mean_and_error(values: Tensor) -> tuple[float, float]:
+    """Mean of independent values, (M,), and its standard error, which is NaN for a single one."""
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return values.mean().item(), error
+
+
 def mean_nll(model: Generator, tokens: Tensor) -> tuple[float, float]:
     """Mean −log-likelihood per token of sequences (M, T) under a model, and its standard error over sequences."""
-    parts = [model.nll(part).double().mean(dim=1) for part in tokens.split(SEQUENCES_AT_ONCE)]
-    per_sequence = torch.cat(parts)  # (M,)
-    error = per_sequence.std().item() / math.sqrt(len(per_sequence)) if len(per_sequence) > 1 else math.nan
-    return per_sequence.mean().item(), error
+    return mean_and_error(sequence_nll(model, tokens) / tokens.shape[1])
+
+
+class Likelihoods(NamedTuple):
+    """−log-likelihoods of whole sequences in nats, float64: samples of G (M,) and of the oracle (R,), each under both."""
+
+    g_of_g: Tensor
+    oracle_of_g: Tensor
+    g_of_oracle: Tensor
+    oracle_of_oracle: Tensor
+
+
+def divergences(nll: Likelihoods, seq_len: int) -> dict[str, float]:
+    """How far G is from the oracle, both ways, by Monte Carlo with exact log-likelihoods; each with its standard error.
+
+    Args:
+        nll: of samples of both, drawn independently.
+        seq_len: T.
+
+    Returns:
+        `entropy_g`, H(G); `kl_g_oracle`, KL(G‖oracle) = NLL_oracle − H(G); `kl_oracle_g`, KL(oracle‖G) = NLL_test − H(oracle),
+        all in nats per token; `jsd`, the Jensen-Shannon divergence of the distributions of whole sequences, in nats: 0 for equal
+        ones, ln 2 = 0.693 where no sequence is likely under both. Long sequences come near ln 2 while tokens are still similar.
+    """
+    # log of G/M and oracle/M, M = (G + oracle)/2: −log((1 + other/own)/2), the ratio as a difference of logs
+    of_g = math.log(2) - torch.nn.functional.softplus(nll.g_of_g - nll.oracle_of_g)
+    of_oracle = math.log(2) - torch.nn.functional.softplus(nll.oracle_of_oracle - nll.g_of_oracle)
+    jsd = [mean_and_error(part) for part in (of_g, of_oracle)]
+    measured = {
+        "entropy_g": mean_and_error(nll.g_of_g / seq_len),
+        "kl_g_oracle": mean_and_error((nll.oracle_of_g - nll.g_of_g) / seq_len),
+        "kl_oracle_g": mean_and_error((nll.g_of_oracle - nll.oracle_of_oracle) / seq_len),
+        "jsd": (sum(mean for mean, _ in jsd) / 2, math.hypot(*(error for _, error in jsd)) / 2),
+    }
+    return with_errors(measured)
+
+
+def with_errors(measured: dict[str, tuple[float, float]]) -> dict[str, float]:
+    """Means and standard errors as `name` and `name_error`; an error that is not known is left out."""
+    values = {}
+    for name, (mean, error) in measured.items():
+        values[name] = mean
+        if not math.isnan(error):
+            values[f"{name}_error"] = error
+    return values
 
 
 def entropy(model: Generator, num: int, seq_len: int, rng: torch.Generator) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 from checkpoint import LAST, load_run
 from errors import UserError
 from music import GRIDS, VOCAB_SIZE
-from oracle import ORACLE_INIT
+from oracle import ORACLE_INIT, load_oracle
 from train import GENERATOR_INIT
 
 # Settings that a data set changes in every preset.
@@ -129,6 +129,8 @@ FLAGS = (
     Flag(DATA, "oracle_emb_dim", whole(1), 20, 32, "the oracle's embedding size"),
     Flag(DATA, "oracle_hidden_dim", whole(1), 50, 32, "the oracle's hidden units"),
     Flag(DATA, "oracle_init", tuple(ORACLE_INIT), "glorot", "normal", "the oracle's LSTM weights: Glorot uniform, or all N(0, 1)"),
+    Flag(DATA, "oracle_params", str, None, None, "the oracle from a file: .npz or the authors' pickle; its sizes are the file's"),
+    Flag(DATA, "save_oracle", str, None, None, "write the oracle to this .npz file, for --oracle_params"),
     Flag(G, "g_emb_dim", whole(1), 32, 32, "E, G's embedding size"),
     Flag(G, "g_hidden_dim", whole(1), 50, 32, "H, G's hidden units"),
     Flag(G, "g_init", tuple(GENERATOR_INIT), "glorot", "normal", "G's weights: Glorot uniform LSTM, or all N(0, 0.1²)"),
@@ -188,6 +190,7 @@ RESUMABLE = {
         "save_every",
         "sample_every",
         "log_generation",
+        "save_oracle",
     ),
     *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "run_name", "log_dir", "eval_log_dir"),
 }
@@ -290,8 +293,29 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
                 )
             once["eval_log_dir"] = checkpoint["folders"]["eval"]
         settings = {**settings, **saved, **given, **once, "log_dir": settings["log_dir"], "preset": saved["preset"]}
+    elif settings["oracle_params"] is not None:
+        settings |= oracle_sizes(settings["oracle_params"], given)
     settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
     return argparse.Namespace(**settings), checkpoint
+
+
+def oracle_sizes(path: str, given: dict[str, Any]) -> dict[str, int]:
+    """The settings that an oracle's file decides; raises UserError where a flag says otherwise."""
+    if given.get("dataset", "LSTM") != "LSTM":
+        raise UserError(f"--oracle_params is for --dataset LSTM, not {given['dataset']}")
+    for name in ("oracle_seed", "oracle_init"):
+        if name in given:
+            raise UserError(f"--{name} and --oracle_params: the oracle comes from a seed or from a file")
+    oracle = load_oracle(Path(path))
+    sizes = {
+        "vocab_size": oracle.vocab_size,
+        "oracle_emb_dim": oracle.lstm.input_size,
+        "oracle_hidden_dim": oracle.lstm.hidden_size,
+    }
+    for name, size in sizes.items():
+        if given.get(name, size) != size:
+            raise UserError(f"--{name} {given[name]} does not fit --oracle_params {path}, which has {size}")
+    return sizes
 
 
 def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
@@ -301,6 +325,8 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
         raise UserError(f"--d_filters: a filter of width {widest} does not fit sequences of --seq_len {args.seq_len}")
     if args.dataset == "Nottingham" and args.vocab_size != VOCAB_SIZE:
         raise UserError(f"--vocab_size {args.vocab_size}: music has {VOCAB_SIZE} tokens, a rest and the piano's keys")
+    if args.save_oracle is not None and args.dataset != "LSTM":
+        raise UserError(f"--save_oracle: --dataset {args.dataset} has no oracle")
     if args.threads > MAX_THREADS:
         raise UserError(f"--threads {args.threads}: at most {MAX_THREADS}")
     if 0 < args.train_size < args.batch_size:

@@ -1,12 +1,21 @@
 """The oracle G_oracle: an LSTM with fixed random weights that stands for the real world (paper, "Synthetic Data Experiments").
 
-Because its density is known, the quality of generated sequences can be measured exactly, up to sampling error.
+Because its density is known, the quality of generated sequences can be measured exactly, up to sampling error. Its weights are
+drawn from a seed, or read from a file: the authors' own, or one that `save_oracle` wrote, so that others compare against the same.
 """
 
 from __future__ import annotations
 
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
 import torch
 
+from authors_pickle import read_arrays
+from checkpoint import write_atomically
+from errors import UserError
 from generator import Generator
 
 # Standard deviations of the oracle's weights. "glorot" is the command line's original, "normal" the authors' code.
@@ -14,9 +23,100 @@ ORACLE_INIT = {
     "glorot": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=None),
     "normal": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=1.0),
 }
+# The arrays of the authors' file, in its order. Gates: i input, f forget, og output, c candidate; a gate is x·W + h·U + b.
+GATES = ("i", "f", "og", "c")
+NAMES = ("emb", *(f"{kind}{gate}" for gate in GATES for kind in "WUb"), "Wo", "bo")
+TORCH_GATES = ("i", "f", "c", "og")  # nn.LSTM's order
 
 
 def make_oracle(vocab_size: int, emb_dim: int, hidden_dim: int, init: str, rng: torch.Generator) -> Generator:
     """A random oracle, not trainable. `init` is a key of ORACLE_INIT; `rng` a CPU random stream."""
     oracle = Generator(vocab_size, emb_dim, hidden_dim).initialise(rng, **ORACLE_INIT[init])
     return oracle.requires_grad_(False)
+
+
+@torch.no_grad()
+def load_oracle(path: Path) -> Generator:
+    """An oracle from a file, not trainable.
+
+    Args:
+        path: `.npz` with the arrays of NAMES, or the authors' pickle (a list of them in that order) from Python 2 or 3.
+            Nothing in the file is run.
+
+    Raises:
+        UserError: the file is missing, broken, or its arrays are not those of one LSTM.
+    """
+    try:
+        arrays = _read(path)
+        sizes = _check(arrays)
+    except OSError as error:
+        raise UserError(f"--oracle_params {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError) as error:
+        raise UserError(f"--oracle_params {path}: {' '.join(str(error).split()) or 'not an oracle'}") from error
+    oracle = Generator(*sizes)
+    weights = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    oracle.embed.weight.copy_(weights["emb"])
+    for kind, parameter in (("W", oracle.lstm.weight_ih_l0), ("U", oracle.lstm.weight_hh_l0), ("b", oracle.lstm.bias_ih_l0)):
+        parameter.copy_(torch.cat([weights[f"{kind}{gate}"].t() for gate in TORCH_GATES]))
+    oracle.lstm.bias_hh_l0.zero_()
+    oracle.output.weight.copy_(weights["Wo"].t())
+    oracle.output.bias.copy_(weights["bo"])
+    return oracle.requires_grad_(False)
+
+
+def save_oracle(oracle: Generator, path: Path) -> None:
+    """Write an oracle as `.npz`, in the form that `load_oracle` reads; equal oracles give equal bytes.
+
+    Raises:
+        UserError: the file is there already, with something else in it.
+        OSError: the file can't be written.
+    """
+    lstm, hidden = oracle.lstm, oracle.lstm.hidden_size
+    arrays = {"emb": oracle.embed.weight, "Wo": oracle.output.weight.t(), "bo": oracle.output.bias}
+    for kind, values in (("W", lstm.weight_ih_l0), ("U", lstm.weight_hh_l0), ("b", lstm.bias_ih_l0 + lstm.bias_hh_l0)):
+        arrays |= {f"{kind}{gate}": part.t() for gate, part in zip(TORCH_GATES, values.split(hidden), strict=True)}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in NAMES:
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(arrays[name].detach().cpu().numpy()), allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())  # ZipInfo's fixed date, not the clock's
+    if path.exists():
+        if path.read_bytes() != buffer.getvalue():
+            raise UserError(f"--save_oracle {path}: there is a file already, with something else in it")
+        return
+    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with path.open("rb") as file:
+        is_zip = file.read(2) == b"PK"
+    if not is_zip:
+        arrays = read_arrays(path)
+        if len(arrays) != len(NAMES):
+            raise ValueError(f"{len(arrays)} arrays, not {len(NAMES)}")
+        return dict(zip(NAMES, arrays, strict=True))
+    with np.load(path, allow_pickle=False) as archive:
+        if missing := [name for name in NAMES if name not in archive.files]:
+            raise ValueError(f"no array {missing[0]!r} in it")
+        return {name: archive[name] for name in NAMES}
+
+
+def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, int]:
+    """V, E and H of the arrays; raises ValueError where they do not fit each other."""
+    if arrays["emb"].ndim != 2 or arrays["Ui"].ndim != 2:
+        raise ValueError("emb and Ui must have two dimensions")
+    (vocab_size, emb_dim), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
+    shapes = {"emb": (vocab_size, emb_dim), "Wo": (hidden, vocab_size), "bo": (vocab_size,)}
+    for gate in GATES:
+        shapes |= {f"W{gate}": (emb_dim, hidden), f"U{gate}": (hidden, hidden), f"b{gate}": (hidden,)}
+    if not min(vocab_size, emb_dim, hidden):
+        raise ValueError("an array is empty")
+    for name, shape in shapes.items():
+        if arrays[name].dtype != np.float32:
+            raise ValueError(f"{name} is {arrays[name].dtype}, not float32")
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has shape {arrays[name].shape}, not {shape}")
+        if not np.isfinite(arrays[name]).all():
+            raise ValueError(f"{name} holds values that are not finite")
+    return vocab_size, emb_dim, hidden

@@ -25,7 +25,7 @@ from data_loader import OracleData, TuneData
 from discriminator import REAL, Discriminator
 from errors import UserError
 from generator import Generator
-from metrics import discriminator_scores, mean_nll
+from metrics import discriminator_scores, mean_and_error, sequence_nll, with_errors
 from profiling import profiled
 from rollout import action_values
 from run_log import RunLog
@@ -265,11 +265,10 @@ def evaluate(generator: Generator, data: Data, held_out: Tensor, num: int, rng: 
         The numbers, NLLs in nats per token with their standard errors, and the generated sequences (num, T).
     """
     samples = generator.sample(num, data.seq_len, rng)
-    nll_test, nll_test_error = mean_nll(generator, held_out)
+    nll_held_out = sequence_nll(generator, held_out)
     values = {
-        **data.measure(samples),
-        "nll_test": nll_test,
-        "nll_test_error": nll_test_error,
+        **data.measure(generator, samples, held_out, nll_held_out),
+        **with_errors({"nll_test": mean_and_error(nll_held_out / data.seq_len)}),
         "distinct_tokens": samples.unique().numel(),
     }
     return values, samples

@@ -119,7 +119,16 @@ def test_a_run_leaves_what_the_readme_says(finished):
 
 def test_tensorboard_gets_every_curve_once(finished):
     evaluation, training = scalars(finished / "eval"), scalars(finished / "train")
-    assert set(evaluation) == {"nll", "nll_test", "distinct_tokens", "oracle_entropy"}
+    assert set(evaluation) == {
+        "nll",
+        "nll_test",
+        "distinct_tokens",
+        "oracle_entropy",
+        "entropy_g",
+        "kl_g_oracle",
+        "kl_oracle_g",
+        "jsd",
+    }
     rows = json_lines(finished / "train/metrics.jsonl")
     assert [step for step, _ in evaluation["nll"]] == [row["step"] for row in rows]
     assert [value for _, value in evaluation["nll"]] == pytest.approx([row["nll_oracle"] for row in rows])
