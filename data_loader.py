@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from music.midi import Grid
 
 ENTROPY_SEQUENCES = 10_000  # for the oracle's entropy
+BLEU_REFERENCES = 10_000
 NAMES_SHOWN = 5  # of skipped files
 
 
@@ -96,11 +97,21 @@ class OracleData(TrainingSet):
             self.reference = saved["reference"]
             rng.set_state(saved["train_rng"])
         self.known: Tensor | None = None
+        self.training_scores: Bleu | None = None
         super().__init__(rng, fixed)
 
     def fresh(self, num: int) -> Tensor:
         """Sequences from the oracle, (num, T)."""
         return self.oracle.sample(num, self.seq_len, self.train_rng)
+
+    def training_bleu(self) -> Bleu:
+        """BLEU against the training set; where batches are drawn fresh, against as many sequences as the paper trains on."""
+        if self.training_scores is None:
+            references = self.train
+            if references is None:
+                references = self.oracle.sample(BLEU_REFERENCES, self.seq_len, stream(self.seed, "bleu references"))
+            self.training_scores = Bleu(references.cpu().numpy())
+        return self.training_scores
 
     def final_held_out(self, num: int) -> Tensor:
         """Held-out sequences for the evaluation at the end, (num, T), not those of the curves."""
@@ -189,6 +200,7 @@ class TuneData(TrainingSet):
         self.train_windows = torch.from_numpy(self.windows)  # uint8 on the CPU: a batch is gathered, then moved
         self.device = device
         self.bleu = Bleu(self.references)
+        self.training_scores: Bleu | None = None
         rng = stream(args.seed, "training data")
         super().__init__(rng, None)
         if args.train_size:
@@ -207,6 +219,12 @@ class TuneData(TrainingSet):
         """Training windows at random from a given stream, (num, T)."""
         index = torch.randint(len(self.train_windows), (num,), generator=rng)
         return self.train_windows[index].long().to(self.device)
+
+    def training_bleu(self) -> Bleu:
+        """BLEU against the training windows."""
+        if self.training_scores is None:
+            self.training_scores = Bleu(self.windows)
+        return self.training_scores
 
     def final_held_out(self, _num: int) -> Tensor:
         """The held-out windows: there are no others."""

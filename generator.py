@@ -85,10 +85,11 @@ class Generator(nn.Module):
         self.output.bias.normal_(0, output_bias_std, generator=rng)
         return self
 
-    def hidden(self, tokens: Tensor) -> Tensor:
-        """Hidden state that predicts each token, by teacher forcing: (B, T) -> (B, T, H)."""
-        start = torch.full_like(tokens[:, :1], self.start_token)  # (B, 1)
-        inputs = torch.cat([start, tokens[:, :-1]], dim=1)  # (B, T), step t reads token t - 1
+    def hidden(self, tokens: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Hidden state that predicts each token: (B, T) -> (B, T, H). By teacher forcing, unless the inputs (B, T) are given."""
+        if inputs is None:
+            start = torch.full_like(tokens[:, :1], self.start_token)  # (B, 1)
+            inputs = torch.cat([start, tokens[:, :-1]], dim=1)  # (B, T), step t reads token t - 1
         return self.lstm(self.embed(inputs))[0]
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -115,9 +116,15 @@ class Generator(nn.Module):
         run_all([partial(piece, slice(first, first + size)) for first in range(0, len(hidden), size)], self.device)
         return result.view(tokens.shape)
 
-    def weighted_nll(self, tokens: Tensor, weights: Tensor) -> Tensor:
-        """Σ weights · −log G(y_t | y_1..t−1), a scalar to train on: tokens and weights are (B, T); no gradient for the weights."""
-        hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
+    def weighted_nll(self, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """Σ weights · −log G(y_t | inputs_1..t), a scalar to train on.
+
+        Args:
+            tokens: y, (B, T).
+            weights: (B, T); no gradient is taken for them.
+            inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
+        """
+        hidden = self.hidden(tokens, inputs).flatten(0, 1)  # (B·T, H)
         return weighted_nll(hidden, self.output.weight, self.output.bias, tokens.flatten(), weights.flatten())
 
     def initial_state(self, batch_size: int) -> State:
@@ -129,6 +136,28 @@ class Generator(nn.Module):
         """Read one token a row: (B,) and the state before it -> the state after it, whose h predicts the next token."""
         lstm = self.lstm
         return torch.lstm_cell(self.embed(tokens), state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+
+    @torch.no_grad()
+    def mixed_inputs(self, tokens: Tensor, omega: float, rng: torch.Generator) -> Tensor:
+        """Inputs of scheduled sampling (Bengio et al. 2015): each token is kept with probability omega, or else drawn anew.
+
+        Args:
+            tokens: real sequences, (B, T).
+            omega: the share that is kept, from 0 to 1.
+            rng: a CPU random stream.
+
+        Returns:
+            (B, T): the start token, then y_t or, given the inputs up to it, the model's own draw in its place.
+        """
+        batch, seq_len = tokens.shape
+        keep, uniforms = (torch.rand(seq_len - 1, batch, dtype=torch.float64, generator=rng).to(tokens.device) for _ in range(2))
+        inputs = torch.full_like(tokens, self.start_token)
+        decoder = Decoder(self, batch * seq_len)
+        states = decoder.zero_states(batch)
+        for t in range(seq_len - 1):
+            decoder.step(inputs[:, t], states)
+            inputs[:, t + 1] = torch.where(keep[t] < omega, tokens[:, t], decoder.draw(states, uniforms[t]))
+        return inputs
 
     @torch.no_grad()
     def sample(

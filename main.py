@@ -19,13 +19,13 @@ from typing import Any, NoReturn
 import torch
 
 import memory
-from checkpoint import must_fit, write_json
-from data_loader import make_data
+from checkpoint import find_checkpoint, load_run, must_fit, write_json
+from data_loader import OracleData, TuneData, make_data
 from errors import UserError, exit_with_one_line
 from options import build_parser, check, resolve
 from oracle import save_oracle
 from run_log import RunLog, describe_device, prepare_folders, remove_run
-from train import Trainer, final_evaluation, make_state
+from train import Trainer, TrainState, final_evaluation, make_state
 
 
 def choose_device(name: str) -> torch.device:
@@ -78,7 +78,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         prepare_folders(log_dir, eval_log_dir, args.overwrite)
     state = make_state(args, device)
     if checkpoint is None:
-        data = make_data(args, device)
+        data = first_data(args, state, device)
         if args.save_oracle is not None:
             save_oracle(data.oracle, Path(args.save_oracle))
         remove_run(log_dir, eval_log_dir)
@@ -116,6 +116,20 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         print(f"stopped; everything is saved. Go on with: {again}")
         return 130
     return 0
+
+
+def first_data(args: argparse.Namespace, state: TrainState, device: torch.device) -> OracleData | TuneData:
+    """The data of a new run; with --start_from they, and the state, are those of another run."""
+    if args.start_from is None:
+        return make_data(args, device)
+    source = load_run(find_checkpoint(Path(args.start_from)))
+    saved = source["state"]
+    if not saved["counts"]["epochs_done"]["pretrain_d"]:  # D is as it was made: this run's may have other sizes
+        own = state.state_dict()
+        saved |= {name: own[name] for name in ("discriminator", "optimizer_discriminator")}
+    with must_fit():
+        state.load_state_dict(saved)
+        return make_data(args, device, source["data"])
 
 
 def report(values: dict[str, float], show: Callable[[str], None], path: Path | None = None) -> None:

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from checkpoint import LAST, load_run
+from checkpoint import LAST, find_checkpoint, load_run
 from errors import UserError
 from music import GRIDS, VOCAB_SIZE
 from oracle import ORACLE_INIT, load_oracle
-from train import GENERATOR_INIT
+from rewards import REWARDS
+from train import GENERATOR_INIT, needs_discriminator
 
 # Settings that a data set changes in every preset.
 DATASETS = {
@@ -114,6 +115,7 @@ FLAGS = (
     Flag(RUN, "profile", boolean, False, False, "record the third epoch of each phase: traces for Perfetto in LOG_DIR/profile"),
     Flag(RUN, "is_train", boolean, True, True, "train; False evaluates the run's checkpoint instead"),
     Flag(RUN, "resume", boolean, False, False, "go on with the run in --log_dir (or --run_name), with its settings"),
+    Flag(RUN, "start_from", str, None, None, "begin a new run where the pre-training of another one (folder or checkpoint) ended"),
     Flag(RUN, "overwrite", boolean, False, False, "replace a run that is in the log folders"),
     Flag(
         DATA, "dataset", tuple(DATASETS), "LSTM", "LSTM", "where the tokens come from: the oracle LSTM, or MIDI files (Nottingham)"
@@ -137,6 +139,9 @@ FLAGS = (
     Flag(G, "g_lr", real(0, low_open=True), 0.01, 0.01, "Adam's learning rate, in both phases of G"),
     Flag(G, "grad_clip", real(0, low_open=True), 5.0, 5.0, "largest gradient norm of G"),
     Flag(G, "pretrain_g_epochs", whole(0), 1000, 120, "epochs of maximum likelihood (a batch or a pass each: --train_size)"),
+    Flag(
+        G, "scheduled_sampling", real(0, 1), 0.0, 0.0, "how much ω falls an epoch of scheduled sampling (the paper: 0.002); 0: MLE"
+    ),
     Flag(D, "d_emb_dim", whole(1), 32, 64, "D's embedding size"),
     Flag(
         D,
@@ -154,6 +159,8 @@ FLAGS = (
     Flag(ADVERSARIAL, "total_epochs", whole(0), 1000, 200, "adversarial epochs, after the pre-training"),
     Flag(ADVERSARIAL, "g_steps", whole(1), 1, 1, "g-steps, policy-gradient updates an epoch"),
     Flag(ADVERSARIAL, "d_steps", whole(0), 5, 5, "d-steps, rounds of D's training an epoch"),
+    Flag(ADVERSARIAL, "reward", REWARDS, "discriminator", "discriminator", "bleu is PG-BLEU; constant and random are controls"),
+    Flag(ADVERSARIAL, "reward_constant", real(0, low_open=True), 0.5, 0.5, "the reward of --reward constant"),
     Flag(ADVERSARIAL, "rollout_num", whole(1), 16, 16, "N, roll-outs of each prefix (Eq. 4)"),
     Flag(ADVERSARIAL, "rollout_update_rate", real(0, 1), 0.0, 0.0, "weight that the roll-out policy β keeps each epoch; 0: β ← θ"),
     Flag(ADVERSARIAL, "policy_loss", ("mean", "sum"), "mean", "sum", "the policy loss over the B·T tokens (Eq. 8)"),
@@ -264,7 +271,13 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
     Raises:
         UserError: flags that do not go together, or a checkpoint that is missing, broken or of other sizes.
     """
+    source = None
+    if given.get("start_from") is not None and not given.get("resume"):
+        source = load_run(find_checkpoint(Path(given["start_from"])))
+        given = {**inherited(given, source), **given}
     settings = {**preset_settings(given.get("preset", "default")), **DATASETS[given.get("dataset", "LSTM")], **given}
+    if "reward_constant" in given and settings["reward"] != "constant" and not settings["resume"]:
+        raise UserError(f"--reward_constant: --reward is {settings['reward']}")
     if settings["preset"] == "paper" and settings["seq_len"] == 32 and "d_filters" not in given:
         settings["d_filters"] = filter_list(PAPER_FILTERS_32)
     checkpoint = None
@@ -293,10 +306,31 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
                 )
             once["eval_log_dir"] = checkpoint["folders"]["eval"]
         settings = {**settings, **saved, **given, **once, "log_dir": settings["log_dir"], "preset": saved["preset"]}
-    elif settings["oracle_params"] is not None:
+    elif settings["oracle_params"] is not None and source is None:
         settings |= oracle_sizes(settings["oracle_params"], given)
     settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
     return argparse.Namespace(**settings), checkpoint
+
+
+def inherited(given: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+    """What a run that starts from another's checkpoint takes over: data, G, D, seed and preset.
+
+    Raises:
+        UserError: a flag contradicts the source, or the source has adversarial epochs behind it.
+    """
+    path, saved, done = given["start_from"], source["args"], source["state"]["counts"]["epochs_done"]
+    if done["adversarial"]:
+        raise UserError(f"--start_from {path}: that run has made {done['adversarial']} adversarial epochs already")
+    if given.get("is_train") is False:
+        raise UserError("--start_from begins a training, --is_train False evaluates one: choose one of them")
+    fixed = {"seed", "preset", *(flag.name for flag in FLAGS if flag.group in (DATA, G))} - {"data_dir", "save_oracle"}
+    if done["pretrain_d"]:
+        fixed |= {"d_emb_dim", "d_filters"}
+    for name in sorted(fixed & given.keys()):
+        if given[name] != saved.get(name):
+            raise UserError(f"--{name} {given[name]} does not fit --start_from {path}, which has {saved.get(name)}")
+    names = fixed | {"data_dir", *(flag.name for flag in FLAGS if flag.group == D)}
+    return {name: saved[name] for name in names if name in saved}
 
 
 def oracle_sizes(path: str, given: dict[str, Any]) -> dict[str, int]:
@@ -333,7 +367,7 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
         raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
     if not args.is_train and not args.evaluate:
         raise UserError("--is_train False --evaluate False leaves nothing to do")
-    if args.total_epochs and not args.d_steps and not args.pretrain_d_epochs:
+    if needs_discriminator(args) and not args.d_steps and not args.pretrain_d_epochs:
         raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
     if checkpoint is not None and args.is_train:
         done = checkpoint["state"]["counts"]["epochs_done"]

@@ -27,6 +27,7 @@ from errors import UserError
 from generator import Generator
 from metrics import discriminator_scores, mean_and_error, sequence_nll, with_errors
 from profiling import profiled
+from rewards import bleu_values, constant_values, random_values
 from rollout import action_values
 from run_log import RunLog
 from scoring import CompletionScorer, pays
@@ -37,6 +38,7 @@ GENERATOR_INIT = {
     "glorot": dict(embedding_std=0.1, output_std=1.0, output_bias_std=0.0, lstm_std=None),
     "normal": dict(embedding_std=0.1, output_std=0.1, output_bias_std=0.1, lstm_std=0.1),
 }
+LATER_STREAMS = ("scheduled sampling", "random reward")  # a checkpoint from before they came has used neither
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
 SONGS = 5  # written each time
 SAMPLE_LINES = 5  # sequences shown in each evaluation's text sample
@@ -93,10 +95,16 @@ class TrainState:
         for name, module in self._modules().items():
             module.load_state_dict(saved[name])
         for name, rng in self.streams.items():
-            rng.set_state(saved["streams"][name])
+            if name in saved["streams"] or name not in LATER_STREAMS:
+                rng.set_state(saved["streams"][name])
         for name, counts in saved["counts"].items():
             getattr(self, name).update(counts)
         self.seconds = saved["seconds"]
+
+
+def needs_discriminator(args: argparse.Namespace) -> bool:
+    """Whether D is of any use to the run, and so trained."""
+    return args.total_epochs > 0 and args.reward == "discriminator"
 
 
 def make_generator(args: argparse.Namespace) -> Generator:
@@ -107,7 +115,8 @@ def make_generator(args: argparse.Namespace) -> Generator:
 
 def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
     """A new run's state: all weights drawn from the seed."""
-    streams = {name: stream(args.seed, name) for name in ("policy samples", "rollouts", "negatives", "shuffle", "dropout")}
+    names = ("policy samples", "rollouts", "negatives", "shuffle", "dropout", "scheduled sampling", "random reward")
+    streams = {name: stream(args.seed, name) for name in names}
     generator = make_generator(args).to(device)
     discriminator = Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters, args.d_keep_prob, streams["dropout"])
     discriminator.initialise(stream(args.seed, "discriminator weights")).to(device)
@@ -139,14 +148,20 @@ def generator_step(state: TrainState, phase: str, loss: Tensor, optimizer: str, 
 
 
 def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
-    """Maximum likelihood: minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on real sequences."""
+    """Maximum likelihood: minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on real sequences; or scheduled sampling."""
     losses, norms = [], []
+    omega = max(0.0, 1 - args.scheduled_sampling * state.epochs_done["pretrain_g"])
     for tokens in data.batches(args.batch_size):
-        loss = state.generator.weighted_nll(tokens, torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device))
+        inputs = None
+        if args.scheduled_sampling:
+            inputs = state.generator.mixed_inputs(tokens, omega, state.streams["scheduled sampling"])
+        weights = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
+        loss = state.generator.weighted_nll(tokens, weights, inputs)
         norms.append(generator_step(state, "pretrain_g", loss, "mle", args.grad_clip))
         losses.append(loss.detach())
     tokens_read = len(losses) * args.batch_size * args.seq_len
-    return {"loss": _mean(losses), **_clipping(state, "pretrain_g", norms, args.grad_clip), "tokens": tokens_read}
+    values = {"loss": _mean(losses), **_clipping(state, "pretrain_g", norms, args.grad_clip), "tokens": tokens_read}
+    return {**values, "omega": omega} if args.scheduled_sampling else values
 
 
 def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
@@ -207,6 +222,17 @@ def discriminator_values(state: TrainState, tokens: Tensor, num_rollouts: int) -
     return action_values(state.policy, discriminator.prob_real, tokens, num_rollouts, state.streams["rollouts"], scorer)
 
 
+def rewards_of(state: TrainState, data: Data, args: argparse.Namespace, tokens: Tensor) -> Tensor:
+    """The rewards that `--reward` asks for, of each action of sequences (B, T): (B, T)."""
+    if args.reward == "constant":
+        return constant_values(tokens, args.reward_constant)
+    if args.reward == "random":
+        return random_values(tokens, state.streams["random reward"])
+    if args.reward == "bleu":
+        return bleu_values(state.policy, data.training_bleu(), tokens, args.rollout_num, state.streams["rollouts"])
+    return discriminator_values(state, tokens, args.rollout_num)
+
+
 def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """One round of Algorithm 1: g-steps on G, d-steps on D with fresh negatives each, then β follows θ."""
     if not state.epochs_done["adversarial"]:
@@ -214,15 +240,16 @@ def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -
     losses, norms, rewards = [], [], []
     for _ in range(args.g_steps):
         tokens = state.generator.sample(args.batch_size, args.seq_len, state.streams["policy samples"])  # (B, T)
-        reward = discriminator_values(state, tokens, args.rollout_num)  # (B, T)
+        reward = rewards_of(state, data, args, tokens)  # (B, T)
         loss = policy_loss(state.generator, tokens, reward, args.policy_loss)
         norms.append(generator_step(state, "adversarial", loss, "policy", args.grad_clip))
         losses.append(loss.detach())
         rewards.append(reward.mean(dim=0))  # (T,)
-    rounds = [discriminator_round(state, data, args) for _ in range(args.d_steps)]
+    rounds = [discriminator_round(state, data, args) for _ in range(args.d_steps if needs_discriminator(args) else 0)]
     follow(state.policy, state.generator, args.rollout_update_rate)
     by_position = torch.stack(rewards).mean(dim=0)  # (T,)
-    drawn = args.batch_size * args.seq_len * (1 + args.rollout_num * (args.seq_len - 1) / 2)  # tokens of one g-step
+    rollouts = args.rollout_num if args.reward in ("discriminator", "bleu") else 0
+    drawn = args.batch_size * args.seq_len * (1 + rollouts * (args.seq_len - 1) / 2)  # tokens of one g-step
     return {
         "g_loss": _mean(losses),
         "reward": by_position.mean().item(),
@@ -306,11 +333,11 @@ class Trainer:
         self.stop_requested = False
 
     def phases(self) -> list[tuple[str, Callable[..., Metrics], int]]:
-        """(name, epoch function, number of epochs) in order. Without adversarial epochs D has no use and is not trained."""
+        """(name, epoch function, number of epochs) in order."""
         args = self.args
         return [
             ("pretrain_g", pretrain_g_epoch, args.pretrain_g_epochs),
-            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if args.total_epochs else 0),
+            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if needs_discriminator(args) else 0),
             ("adversarial", adversarial_epoch, args.total_epochs),
         ]
 
@@ -373,7 +400,7 @@ class Trainer:
         rng = stream(self.args.seed, "evaluation", self.state.step)  # of its own: looking more often changes no training
         values, samples = evaluate(self.state.generator, self.data, self.data.held_out, self.args.eval_samples, rng)
         d_scores = {}
-        if phase == "adversarial":
+        if phase == "adversarial" and needs_discriminator(self.args):
             d_scores = held_out_scores(self.state.discriminator, self.data.held_out, samples)
         step = self.state.step
         where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
