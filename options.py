@@ -375,5 +375,6 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
             ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
             ("pretrain_d", done["adversarial"], "pretrain_d_epochs"),
         ):
-            if later and done[phase] < getattr(args, flag):
+            wanted = getattr(args, flag) if phase == "pretrain_g" or needs_discriminator(args) else 0
+            if later and done[phase] < wanted:
                 raise UserError(f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs")
