@@ -146,7 +146,7 @@ def test_runs_without_a_name_are_grouped_by_their_settings(table1, capsys):
     assert {name: row["runs"] for name, row in rows.items()} == {"(total_epochs 0)": "4", "seqgan": "3"}
     write_run(table1 / "bleu/seqgan-4", [evaluation(120, 9.0, 8.0)], {}, seed=4, total_epochs=200, reward="bleu")
     rows = table(capsys, "seqgan-*", "bleu/*")
-    assert {name: row["runs"] for name, row in rows.items()} == {"seqgan": "3", "seqgan (reward bleu)": "1"}
+    assert {name: row["runs"] for name, row in rows.items()} == {"seqgan (reward discriminator)": "3", "seqgan (reward bleu)": "1"}
 
 
 def test_a_run_that_began_from_another_is_not_grouped_by_that_ones_folder(tmp_path, capsys):
