@@ -1,0 +1,61 @@
+"""The benchmarks run, and their plain versions compute what the fast ones do."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from cli import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))
+
+import plain
+from scaling import SWEEPS, counted, settings, slope
+
+from options import preset_settings
+from train import make_state
+
+
+def command(*flags):
+    return subprocess.run([sys.executable, *flags], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_a_part_is_timed_and_written_as_json(tmp_path):
+    flags = ["--preset", "default", "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "out.json")]
+    result = command("benchmarks/run.py", "d_step", "mle_step", *flags)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [row["part"] for row in written["rows"]] == ["d_step", "mle_step"]
+    for row in written["rows"]:
+        assert row["speedup"] == pytest.approx(row["plain_s"] / row["fast_s"])
+        assert row["over_products"] == pytest.approx(row["fast_s"] / row["products_s"])
+    assert written["torch"] == torch.__version__ and written["peak_memory_mib"] > 100
+
+
+def test_a_part_that_is_not_there_is_one_line():
+    result = command("benchmarks/run.py", "everything")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1 and "no part 'everything'" in result.stderr
+
+
+def test_the_plain_discriminator_is_the_same_function():
+    state = make_state(argparse.Namespace(**preset_settings("smoke")), torch.device("cpu"))
+    tokens = torch.randint(50, (7, 8), generator=torch.Generator().manual_seed(0))
+    conv = plain.ConvDiscriminator(state.discriminator)
+    torch.testing.assert_close(conv.prob_real(tokens), state.discriminator.prob_real(tokens))
+
+
+def test_the_counted_work_has_the_exponents_of_its_formula():
+    exponents = {name: slope(sizes, [counted(settings({name: size})) for size in sizes]) for name, sizes in SWEEPS.items()}
+    assert exponents["rollout_num"] == pytest.approx(1) and exponents["batch_size"] == pytest.approx(1)
+    assert 1.9 < exponents["seq_len"] < 2.1 and 0.8 < exponents["vocab_size"] <= 1
+    assert slope([1, 2, 4, 8], [3, 12, 48, 192]) == pytest.approx(2)
+
+
+def test_one_point_of_the_sweep_says_time_and_memory():
+    result = command("benchmarks/scaling.py", "--point", '{"seq_len": 5, "vocab_size": 100}', "--repeats", "1", "--threads", "1")
+    assert result.returncode == 0, result.stderr
+    point = json.loads(result.stdout)
+    assert point["seconds"] > 0 and point["mib"] > 100
