@@ -19,6 +19,7 @@ from errors import UserError
 
 FORMAT = 1  # rises when a checkpoint of an older version can no longer be read
 LAST = "last.pt"
+BEFORE = {"shuffle": True}  # what checkpoints from before a setting was there did
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
@@ -92,6 +93,7 @@ def load_run(path: Path) -> dict[str, Any]:
     payload = load_checkpoint(path)
     if not {"args", "state", "data", "marks", "folders", "last_evaluation"} <= payload.keys():
         raise UserError(f"{path} is not a checkpoint of a run")
+    payload["args"] = {**BEFORE, **payload["args"]}
     return payload
 
 

@@ -41,23 +41,27 @@ class TrainingSet(abc.ABC):
     Args:
         rng: the random stream of the batches and their order.
         fixed: the fixed set, (M, T), or None.
+        shuffle: whether each pass over it has an order of its own.
     """
 
-    def __init__(self, rng: torch.Generator, fixed: Tensor | None):
+    def __init__(self, rng: torch.Generator, fixed: Tensor | None, shuffle: bool):
         self.train_rng = rng
         self.train = fixed
+        self.shuffle = shuffle
 
     @abc.abstractmethod
     def fresh(self, num: int) -> Tensor:
         """Sequences drawn anew, (num, T)."""
 
     def batches(self, batch_size: int) -> Iterator[Tensor]:
-        """The (B, T) batches of one generator epoch: one fresh batch, or a shuffled pass that leaves out the partial batch."""
+        """The (B, T) batches of one generator epoch: one fresh batch, or a pass over the fixed set without the partial batch."""
         if self.train is None:
             yield self.fresh(batch_size)
             return
-        order = torch.randperm(len(self.train), generator=self.train_rng).to(self.train.device)
-        for index in order.split(batch_size)[: len(order) // batch_size]:
+        order = torch.arange(len(self.train))
+        if self.shuffle:
+            order = torch.randperm(len(self.train), generator=self.train_rng)
+        for index in order.to(self.train.device).split(batch_size)[: len(order) // batch_size]:
             yield self.train[index]
 
     def real(self, batch_size: int) -> Tensor:
@@ -98,7 +102,7 @@ class OracleData(TrainingSet):
             rng.set_state(saved["train_rng"])
         self.known: Tensor | None = None
         self.training_scores: Bleu | None = None
-        super().__init__(rng, fixed)
+        super().__init__(rng, fixed, args.shuffle)
 
     def fresh(self, num: int) -> Tensor:
         """Sequences from the oracle, (num, T)."""
@@ -202,7 +206,7 @@ class TuneData(TrainingSet):
         self.bleu = Bleu(self.references)
         self.training_scores: Bleu | None = None
         rng = stream(args.seed, "training data")
-        super().__init__(rng, None)
+        super().__init__(rng, None, args.shuffle)
         if args.train_size:
             self.train = self.fresh(args.train_size)
         if saved is None:

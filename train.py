@@ -174,8 +174,10 @@ def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace)
     num_batches = 1 if data.train is None else len(pool) // args.batch_size
     state.discriminator.train()
     totals = torch.zeros(5, device=pool.device)  # loss, real right, real seen, fake right, fake seen: no .item() in the loop
+    order = None
     for _ in range(args.d_epochs):
-        order = torch.randperm(len(pool), generator=state.streams["shuffle"]).to(pool.device)
+        if order is None or args.shuffle:
+            order = torch.randperm(len(pool), generator=state.streams["shuffle"]).to(pool.device)
         for index in order.split(args.batch_size)[:num_batches]:
             totals += discriminator_step(state, pool[index], labels[index], args.d_l2)
     loss, real_right, real_seen, fake_right, fake_seen = totals.tolist()

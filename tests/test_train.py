@@ -194,6 +194,27 @@ def test_an_epoch_is_a_fresh_batch_or_a_shuffled_pass():
     assert not torch.equal(*passes)
 
 
+def test_without_shuffling_the_batches_stay_as_in_the_authors_code(monkeypatch):
+    state, data, args = small_run(train_size=20, d_epochs=2, shuffle=False)
+    passes = [torch.cat(list(data.batches(6))) for _ in range(2)]
+    assert torch.equal(*passes)
+    assert torch.equal(passes[0], data.train[:18])
+    seen = []
+    original = train.discriminator_step
+
+    def spy(state, tokens, labels, l2):
+        seen.append(tokens)
+        return original(state, tokens, labels, l2)
+
+    monkeypatch.setattr(train, "discriminator_step", spy)
+    for _ in range(2):
+        train.discriminator_round(state, data, args)
+    first, second, third, fourth = torch.cat(seen).chunk(4)
+    assert torch.equal(first, second) and torch.equal(third, fourth)  # the passes of one round
+    assert not torch.equal(first, third)
+    assert not torch.equal(first[: len(data.train)], data.train)  # real and generated sequences are mixed
+
+
 def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
     state, data, args = small_run(train_size=20, d_epochs=2)
     seen = []
