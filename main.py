@@ -25,7 +25,8 @@ from errors import UserError, exit_with_one_line
 from options import build_parser, check, resolve
 from oracle import save_oracle
 from run_log import RunLog, describe_device, prepare_folders, remove_run
-from train import Trainer, TrainState, final_evaluation, make_state
+from train import TrainState, make_state
+from trainer import Trainer, final_evaluation
 
 
 def choose_device(name: str) -> torch.device:

@@ -12,7 +12,8 @@ from metrics import mean_nll
 from options import preset_settings
 from rollout import action_values
 from streams import stream
-from train import PHASES, evaluate, follow, make_state, policy_loss
+from train import PHASES, follow, make_state, policy_loss
+from trainer import evaluate, final_evaluation
 
 
 def small_args(**changes):
@@ -148,7 +149,7 @@ def test_evaluation_changes_no_weight_and_no_stream():
     world = torch.get_rng_state()
     evaluate(state.generator, data, data.held_out, 50, stream(1, "evaluation", 3))
     train.held_out_scores(state.discriminator, data.held_out, data.held_out)
-    train.final_evaluation(state, data, args)
+    final_evaluation(state, data, args)
     assert all(torch.equal(before[name], rng.get_state()) for name, rng in {**state.streams, "data": data.train_rng}.items())
     assert all(
         torch.equal(a, weights(b)) for a, b in zip(models, (state.generator, state.policy, state.discriminator), strict=True)

@@ -1,0 +1,203 @@
+"""Runs the phases of a training, and evaluates: counting, logging and saving, the same for all phases.
+
+Shapes: M generated sequences, T tokens each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from checkpoint import LAST, save_checkpoint
+from errors import UserError
+from generator import Generator
+from metrics import mean_and_error, sequence_nll, with_errors
+from profiling import profiled
+from run_log import RunLog
+from streams import stream
+from train import (
+    Data,
+    Metrics,
+    TrainState,
+    adversarial_epoch,
+    held_out_scores,
+    needs_discriminator,
+    pretrain_d_epoch,
+    pretrain_g_epoch,
+)
+
+SONGS = 5  # written each time
+SAMPLE_LINES = 5  # sequences shown in each evaluation's text sample
+
+
+def evaluate(generator: Generator, data: Data, held_out: Tensor, num: int, rng: torch.Generator) -> tuple[dict[str, float], Tensor]:
+    """Measure the generator on `num` freshly generated sequences and on held-out ones (M, T); changes no weight.
+
+    Returns:
+        The numbers, NLLs in nats per token with their standard errors, and the generated sequences (num, T).
+    """
+    samples = generator.sample(num, data.seq_len, rng)
+    nll_held_out = sequence_nll(generator, held_out)
+    values = {
+        **data.measure(generator, samples, held_out, nll_held_out),
+        **with_errors({"nll_test": mean_and_error(nll_held_out / data.seq_len)}),
+        "distinct_tokens": samples.unique().numel(),
+    }
+    return values, samples
+
+
+def final_evaluation(state: TrainState, data: Data, args: argparse.Namespace) -> dict[str, float]:
+    """The end result on `--final_eval_samples` sequences, with a held-out sample of its own where the data can give one."""
+    num = args.final_eval_samples
+    held_out = data.final_held_out(num)
+    values, _ = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
+    return {"step": state.step, "samples": num, **values, **data.final_reference(num)}
+
+
+class Trainer:
+    """Runs the phases in order, and counts, logs, evaluates and saves for all of them.
+
+    Args:
+        state: what training changes.
+        data: the token source.
+        args: the run's settings.
+        log: open logs.
+        last_evaluation: the numbers of the latest evaluation, for the screen.
+    """
+
+    def __init__(
+        self,
+        state: TrainState,
+        data: Data,
+        args: argparse.Namespace,
+        log: RunLog,
+        last_evaluation: dict[str, float],
+    ):
+        self.state, self.data, self.args, self.log = state, data, args, log
+        self.last_evaluation = last_evaluation
+        self.stop_requested = False
+
+    def phases(self) -> list[tuple[str, Callable[..., Metrics], int]]:
+        """(name, epoch function, number of epochs) in order."""
+        args = self.args
+        return [
+            ("pretrain_g", pretrain_g_epoch, args.pretrain_g_epochs),
+            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if needs_discriminator(args) else 0),
+            ("adversarial", adversarial_epoch, args.total_epochs),
+        ]
+
+    def begin(self, new: bool) -> None:
+        """Evaluate a new run before its first epoch, and save, so that --resume works from the first moment.
+
+        Raises:
+            OSError: a file can't be written.
+        """
+        if new and self.args.evaluate:
+            self._evaluate("pretrain_g")
+        if any(self.state.epochs_done[phase] < number for phase, _, number in self.phases()):
+            (Path(self.args.log_dir) / "final.json").unlink(missing_ok=True)  # of an end that is no longer one
+        self.save()
+
+    def run(self) -> bool:
+        """Train to the end, or until `stop_requested` is set; returns whether the end was reached. Saves in both cases.
+
+        Raises:
+            UserError: the loss is no longer finite.
+            OSError: a file can't be written.
+        """
+        for phase, run_epoch, num_epochs in self.phases():
+            if self.state.epochs_done[phase] >= num_epochs:
+                continue
+            folder = Path(self.args.log_dir) / "profile" if self.args.profile else None
+            with profiled(folder, phase) as epoch_done:
+                for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
+                    self._epoch(phase, run_epoch, num_epochs)
+                    epoch_done()
+                    if self.stop_requested:
+                        self.save()
+                        return False
+        return True
+
+    def _epoch(self, phase: str, run_epoch: Callable[..., Metrics], num_epochs: int) -> None:
+        start = time.perf_counter()
+        values = run_epoch(self.state, self.data, self.args)
+        seconds = time.perf_counter() - start
+        self.state.epochs_done[phase] += 1
+        self.state.seconds += seconds
+        epoch = self.state.epochs_done[phase]
+        if "tokens" in values:
+            values["tokens_per_second"] = values.pop("tokens") / seconds
+        values["epochs_per_second"] = 1 / seconds
+        for name in ("loss", "g_loss", "d_loss", "grad_norm"):
+            if not math.isfinite(values.get(name, 0.0)):
+                raise UserError(f"{name} is {values[name]} in {phase} epoch {epoch}: a lower learning rate may help")
+        if self.args.evaluate and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.eval_every == 0):
+            values |= self._evaluate(phase)
+        self.log.training(phase, epoch, self.state.step, values)
+        self._show(phase, epoch, num_epochs, values)
+        if self.data.songs and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.sample_every == 0):
+            self._write_songs()
+        if epoch == num_epochs or epoch % self.args.save_every == 0:
+            self.save()
+
+    def _evaluate(self, phase: str) -> dict[str, float]:
+        """Evaluate G into the logs; returns D's numbers on held-out and fresh sequences, where D is being trained."""
+        rng = stream(self.args.seed, "evaluation", self.state.step)  # of its own: looking more often changes no training
+        values, samples = evaluate(self.state.generator, self.data, self.data.held_out, self.args.eval_samples, rng)
+        d_scores = {}
+        if phase == "adversarial" and needs_discriminator(self.args):
+            d_scores = held_out_scores(self.state.discriminator, self.data.held_out, samples)
+        step = self.state.step
+        where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
+        measured = {**values, **self.data.reference}
+        # "nll" is the name of the original's curve; standard errors are for those who read the file
+        scalars = {"nll" if name == "nll_oracle" else name: v for name, v in measured.items() if not name.endswith("_error")}
+        self.log.evaluation({**where, **measured, **d_scores}, scalars, self.data.text(samples[:SAMPLE_LINES]))
+        if self.args.log_generation:
+            self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)
+        self.last_evaluation = values
+        return d_scores
+
+    def _write_songs(self) -> None:
+        """Songs as MIDI files in the run's folder, and as sound and piano rolls in TensorBoard beside real tunes."""
+        step = self.state.step
+        songs = self.state.generator.sample(SONGS, self.data.seq_len, stream(self.args.seed, "songs", step))
+        real = self.data.fresh_with(SONGS, stream(self.args.seed, "songs beside real ones", step))
+        self.data.write_songs(songs, Path(self.args.log_dir) / "samples" / f"epoch_{step:04d}")
+        self.log.songs(self.data.grid, songs.cpu().numpy(), real.cpu().numpy(), step)
+
+    def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
+        now = {"nll": self.last_evaluation.get("nll_oracle"), "nll_test": self.last_evaluation.get("nll_test")}
+        now |= {"BLEU-4": self.last_evaluation.get("bleu4"), "loss": values.get("loss"), "reward": values.get("reward")}
+        if "d_accuracy_real" in values:
+            now["D accuracy"] = (values["d_accuracy_real"] + values["d_accuracy_fake"]) / 2
+        now = {name: value for name, value in now.items() if value is not None}
+        self.log.show(now)
+        text = "  ".join(f"{name} {value:.4f}" for name, value in now.items())
+        self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
+
+    def save(self) -> None:
+        """Write the complete state to `last.pt`.
+
+        Raises:
+            UserError: a weight is no longer finite; the last checkpoint is left as it was.
+            OSError: the file can't be written.
+        """
+        for model in (self.state.generator, self.state.discriminator):
+            if not all(p.isfinite().all() for p in model.parameters()):
+                raise UserError("the weights are no longer finite: a lower learning rate may help")
+        payload = {
+            "args": vars(self.args),
+            "state": self.state.state_dict(),
+            "data": self.data.state_dict(),
+            "last_evaluation": self.last_evaluation,
+            "marks": self.log.marks(),
+            "folders": {key: str(folder.resolve()) for key, folder in self.log.folders.items()},
+        }
+        save_checkpoint(Path(self.args.log_dir) / LAST, payload)
