@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from workers import scratch
+from workers import on_cpu, scratch
 
 # Logits held at a time: few enough for a CPU's cache, enough to keep a GPU busy.
 CHUNK_ELEMENTS = {"cpu": 1_280_000, "cuda": 64_000_000}
@@ -58,10 +58,10 @@ class SoftmaxSampler:
         matrix[:hidden_dim, : self.vocab_size] = weight.detach().t() / temperature
         matrix[hidden_dim, : self.vocab_size] = bias.detach() / temperature
         matrix[: hidden_dim + 1, self.vocab_size :] = matrix[: hidden_dim + 1, :1]  # any real logit: never above the row's largest
-        matrix[hidden_dim + 1] = -1
+        matrix[hidden_dim + 1].fill_(-1)
         self.matrix = matrix.view(-1, self.block_size, self.num_blocks).transpose(1, 2).reshape(-1, columns)
         self.bound, self.probes = -1.0, self.matrix  # a GPU would have to wait for the value of a bound
-        if device == "cpu":
+        if on_cpu(weight.device):
             norms = self.matrix[:-1].norm(dim=0)
             self.bound = norms.max().item()
             self.probes = self.matrix[:, norms.topk(min(PROBES, columns)).indices].contiguous()  # (H + 2, P)
@@ -69,7 +69,7 @@ class SoftmaxSampler:
     def padded(self, hidden: Tensor) -> Tensor:
         """Hidden states with the two columns that the product needs: (M, H) -> (M, H + 2)."""
         rows = torch.nn.functional.pad(hidden, (0, 2), value=0.0)
-        rows[:, -2] = 1
+        rows[:, -2].fill_(1)
         return rows
 
     def draw(self, hidden: Tensor, uniforms: Tensor) -> Tensor:

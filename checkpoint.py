@@ -19,7 +19,7 @@ from errors import UserError
 
 FORMAT = 1  # rises when a checkpoint of an older version can no longer be read
 LAST = "last.pt"
-BEFORE = {"shuffle": True}  # what checkpoints from before a setting was there did
+BEFORE = {"shuffle": True, "d_precision": "float32"}  # what checkpoints from before a setting was there did
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

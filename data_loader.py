@@ -22,6 +22,8 @@ from tqdm import tqdm
 
 from checkpoint import write_atomically
 from errors import UserError
+from generator import sampling_numbers
+from graphs import PLAIN_STEPS, Steps, to_device
 from metrics import Bleu, Likelihoods, divergences, entropy, mean_and_error, self_bleu, sequence_nll, with_errors
 from oracle import load_oracle, make_oracle
 from streams import stream
@@ -42,7 +44,12 @@ class TrainingSet(abc.ABC):
         rng: the random stream of the batches and their order.
         fixed: the fixed set, (M, T), or None.
         shuffle: whether each pass over it has an order of its own.
+
+    Attributes:
+        runner: runs the drawing of fresh sequences by a model.
     """
+
+    runner: Steps = PLAIN_STEPS
 
     def __init__(self, rng: torch.Generator, fixed: Tensor | None, shuffle: bool):
         self.train_rng = rng
@@ -61,7 +68,7 @@ class TrainingSet(abc.ABC):
         order = torch.arange(len(self.train))
         if self.shuffle:
             order = torch.randperm(len(self.train), generator=self.train_rng)
-        for index in order.to(self.train.device).split(batch_size)[: len(order) // batch_size]:
+        for index in to_device(order, self.train.device).split(batch_size)[: len(order) // batch_size]:
             yield self.train[index]
 
     def real(self, batch_size: int) -> Tensor:
@@ -106,7 +113,8 @@ class OracleData(TrainingSet):
 
     def fresh(self, num: int) -> Tensor:
         """Sequences from the oracle, (num, T)."""
-        return self.oracle.sample(num, self.seq_len, self.train_rng)
+        numbers = to_device(sampling_numbers(num, self.seq_len, self.train_rng), self.oracle.device)
+        return self.runner.run("samples of the oracle", self.oracle.sample_from, numbers)
 
     def training_bleu(self) -> Bleu:
         """BLEU against the training set; where batches are drawn fresh, against as many sequences as the paper trains on."""
@@ -222,7 +230,7 @@ class TuneData(TrainingSet):
     def fresh_with(self, num: int, rng: torch.Generator) -> Tensor:
         """Training windows at random from a given stream, (num, T)."""
         index = torch.randint(len(self.train_windows), (num,), generator=rng)
-        return self.train_windows[index].long().to(self.device)
+        return to_device(self.train_windows[index].long(), self.device)
 
     def training_bleu(self) -> Bleu:
         """BLEU against the training windows."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from categorical import SoftmaxSampler, draw_from_blocks, softmax_weights
-from workers import scratch
+from workers import on_cpu, scratch
 
 if TYPE_CHECKING:
     from generator import Generator
@@ -69,9 +69,9 @@ class Decoder:
         self.hidden_dim = lstm.hidden_size
         self.sampler = SoftmaxSampler(model.output.weight, model.output.bias, temperature)
         # From torch's order of the gates i, f, g, o to i, f, o, g: three sigmoids side by side.
-        order = [part for k in (0, 1, 3, 2) for part in range(k * self.hidden_dim, (k + 1) * self.hidden_dim)]
         input_weight, recurrent, bias, other_bias = (
-            part.detach()[order] for part in (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+            torch.cat([part.detach().chunk(4)[k] for k in (0, 1, 3, 2)])
+            for part in (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
         )
         self.embedding = model.embed.weight.detach()
         self.input_weight = input_weight.t().contiguous()  # (E, 4H)
@@ -84,7 +84,7 @@ class Decoder:
     def zero_states(self, num: int) -> RowStates:
         """The states before the start token."""
         hidden = self.embedding.new_zeros(num, self.hidden_dim + 2)
-        hidden[:, self.hidden_dim] = 1
+        hidden[:, self.hidden_dim].fill_(1)
         return RowStates(hidden, self.embedding.new_zeros(num, self.hidden_dim))
 
     def step(self, tokens: Tensor, states: RowStates) -> None:
@@ -114,7 +114,7 @@ class Decoder:
         for start in range(0, len(tokens), sampler.max_rows):
             rows = slice(start, start + sampler.max_rows)
             part, state = tokens[rows], states.rows(rows)
-            if self.table is None or self.bias.device.type != "cpu":
+            if self.table is None or not on_cpu(self.bias.device):
                 newest = last[rows]
                 for position in range(first, tokens.shape[1]):
                     self.step(newest, state)

@@ -8,20 +8,41 @@ Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, F f
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 REAL = 1  # class number of real sequences; generated ones are class 0
 
-SCORING_ROWS = 512  # sequences scored at a time: their windows stay near a CPU's cache
-SCORING_ELEMENTS = 2**24  # and no more than so many numbers in the windows of one width
+SCORING_ROWS = {"cpu": 512, "cuda": 2**31}  # sequences scored at a time: their windows stay near a CPU's cache
+SCORING_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # and no more than so many numbers in the windows of one width
 
 
-def scoring_rows(seq_len: int, filters: list[tuple[int, int]], emb_dim: int) -> int:
+def scoring_rows(seq_len: int, filters: list[tuple[int, int]], emb_dim: int, device_type: str) -> int:
     """How many sequences to score at a time."""
-    return max(1, min(SCORING_ROWS, SCORING_ELEMENTS // (seq_len * max(width for width, _ in filters) * emb_dim)))
+    windows = seq_len * max(width for width, _ in filters) * emb_dim
+    return max(1, min(SCORING_ROWS[device_type], SCORING_ELEMENTS[device_type] // windows))
+
+
+PRECISIONS = ("float32", "tf32", "bf16")
+
+
+@contextlib.contextmanager
+def products_in(precision: str, device: torch.device) -> Iterator[None]:
+    """Inside, matrix products round their factors: tf32 (CUDA) keeps 10 bits of the mantissa, bf16 keeps 7, float32 all 23."""
+    if precision == "bf16":
+        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):  # a recorded step has to cast anew each time
+            yield
+        return
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 class Discriminator(nn.Module):
@@ -32,7 +53,7 @@ class Discriminator(nn.Module):
         emb_dim: E.
         filters: (width, number) of each kind of filter; a width may occur more than once.
         keep_prob: the share of features that dropout keeps in training mode.
-        dropout_rng: the random stream of dropout (on the CPU); None uses torch's global one.
+        dropout_rng: the random stream of dropout, best on the model's device; None uses torch's global one.
     """
 
     def __init__(
@@ -78,7 +99,8 @@ class Discriminator(nn.Module):
         features = gate * torch.relu(self.highway(features)) + (1 - gate) * features
         if dropout:
             # F.dropout takes no random stream, and a resumed run must draw the same masks.
-            kept = torch.rand(features.shape, generator=self.dropout_rng) < self.keep_prob
+            device = features.device if self.dropout_rng is None else self.dropout_rng.device
+            kept = torch.rand(features.shape, generator=self.dropout_rng, device=device) < self.keep_prob
             features = features * (kept.to(features.device) / self.keep_prob)
         return self.output(features)
 
@@ -96,7 +118,8 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def prob_real(self, tokens: Tensor) -> Tensor:
         """D(Y), the probability that each sequence is real, without dropout whatever the mode: (B, T) -> (B,) in [0, 1]."""
-        rows = scoring_rows(tokens.shape[1], [(int(w), 0) for w in self.convolutions], self.embed.embedding_dim)
+        filters = [(int(width), 0) for width in self.convolutions]
+        rows = scoring_rows(tokens.shape[1], filters, self.embed.embedding_dim, tokens.device.type)
         return torch.cat([self.prob_of_features(self._features(part)) for part in tokens.split(rows)])
 
     @torch.no_grad()

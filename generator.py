@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from categorical import chunk_rows
 from cross_entropy import LOWEST_LOG_PROBABILITY, weighted_nll
 from decoder import Decoder
+from graphs import to_device
 from workers import run_all, scratch
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
@@ -150,7 +151,9 @@ class Generator(nn.Module):
             (B, T): the start token, then y_t or, given the inputs up to it, the model's own draw in its place.
         """
         batch, seq_len = tokens.shape
-        keep, uniforms = (torch.rand(seq_len - 1, batch, dtype=torch.float64, generator=rng).to(tokens.device) for _ in range(2))
+        keep, uniforms = (
+            to_device(torch.rand(seq_len - 1, batch, dtype=torch.float64, generator=rng), tokens.device) for _ in range(2)
+        )
         inputs = torch.full_like(tokens, self.start_token)
         decoder = Decoder(self, batch * seq_len)
         states = decoder.zero_states(batch)
@@ -175,11 +178,16 @@ class Generator(nn.Module):
         Raises:
             ValueError: the temperature is not a positive number.
         """
+        return self.sample_from(to_device(sampling_numbers(num, seq_len, rng), self.device), temperature, prefix)
+
+    @torch.no_grad()
+    def sample_from(self, uniforms: Tensor, temperature: float = 1.0, prefix: Tensor | None = None) -> Tensor:
+        """The sequences that `sample` draws with the given `sampling_numbers` (T, M): int64 (M, T)."""
         given = 0 if prefix is None else len(prefix)
-        uniforms = torch.rand(seq_len, num, dtype=torch.float64, generator=rng).to(self.device)
+        seq_len, num = uniforms.shape
         tokens = torch.empty(num, seq_len, dtype=torch.int64, device=self.device)
         decoder = Decoder(self, num * seq_len, temperature)
-        before = torch.tensor([self.start_token], device=self.device)
+        before = torch.full((1,), self.start_token, device=self.device)
         state = decoder.zero_states(1)
         for position in range(given):  # all sequences read the same
             decoder.step(before, state)
@@ -195,3 +203,8 @@ class Generator(nn.Module):
         size = max(1, decoder.sampler.max_rows)
         run_all([partial(piece, slice(first, first + size)) for first in range(0, num, size)], self.device)
         return tokens
+
+
+def sampling_numbers(num: int, seq_len: int, rng: torch.Generator) -> Tensor:
+    """The uniform numbers that sequences are drawn with, from a CPU random stream: float64 (seq_len, num) on the CPU."""
+    return torch.rand(seq_len, num, dtype=torch.float64, generator=rng)

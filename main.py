@@ -30,13 +30,13 @@ from trainer import Trainer, final_evaluation
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a --device value.
+    """The device of a --device value, made the current one, with products in float32.
 
     Raises:
         UserError: there is no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -48,6 +48,8 @@ def choose_device(name: str) -> torch.device:
             raise UserError(f"--device {name}: this machine or this build of torch has no CUDA device")
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.rnn.fp32_precision = "ieee"  # cuDNN's own choice is TF32
     return device
 
 
@@ -95,6 +97,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         log = RunLog(log_dir, eval_log_dir, checkpoint["marks"], moved, next_step=state.step + 1)
         done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
         log.line(f"going on with {log_dir} after {done}")
+    data.runner = state.runner
     log.line(memory.summary(args, torch.get_num_threads(), device.type == "cpu"))
     log.line(data.summary())
     trainer = Trainer(state, data, args, log, checkpoint["last_evaluation"] if checkpoint else {})
@@ -160,6 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     args, checkpoint = resolve(vars(build_parser().parse_args(argv)))
     check(args, checkpoint)
     device = choose_device(args.device)
+    if args.d_precision == "tf32" and device.type != "cuda":
+        raise UserError("--d_precision tf32: only CUDA devices have it")
     if args.threads:
         torch.set_num_threads(args.threads)
     if checkpoint is not None and not args.is_train:

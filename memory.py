@@ -40,7 +40,8 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
         needed["training of D"] = 3 * FLOAT * b * windows
         needed["roll-outs"] = 2 * WHOLE * completions * t + WHOLE * completions * t // 2
         tables_fit = table <= TABLE_BYTES
-        scored = threads * 2 * b * n * numbers * t if tables_fit else 2 * scoring_rows(t, args.d_filters, args.d_emb_dim) * windows
+        rows = scoring_rows(t, args.d_filters, args.d_emb_dim, "cpu")
+        scored = threads * 2 * b * n * numbers * t if tables_fit else 2 * rows * windows
         needed["scoring"] = (table + FLOAT * b * t * places if tables_fit else 0) + FLOAT * scored
     return needed
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from checkpoint import LAST, find_checkpoint, load_run
+from discriminator import PRECISIONS
 from errors import UserError
 from music import GRIDS, VOCAB_SIZE
 from oracle import ORACLE_INIT, load_oracle
@@ -112,6 +113,7 @@ FLAGS = (
     Flag(RUN, "seed", whole(0), 1, 1, "seed of every random stream"),
     Flag(RUN, "device", str, "auto", "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
     Flag(RUN, "threads", whole(0), 0, 0, "CPU threads; 0 leaves the choice to torch"),
+    Flag(RUN, "cuda_graphs", boolean, True, True, "on CUDA, record the steps of fixed shapes and play them back"),
     Flag(RUN, "profile", boolean, False, False, "record the third epoch of each phase: traces for Perfetto in LOG_DIR/profile"),
     Flag(RUN, "is_train", boolean, True, True, "train; False evaluates the run's checkpoint instead"),
     Flag(RUN, "resume", boolean, False, False, "go on with the run in --log_dir (or --run_name), with its settings"),
@@ -162,6 +164,14 @@ FLAGS = (
     Flag(D, "d_keep_prob", real(0, 1, low_open=True), 0.75, 0.75, "share of D's features that dropout keeps in training"),
     Flag(D, "d_l2", real(0), 0.0, 0.2, "weight of (‖W‖² + ‖b‖²)/2 of D's output layer"),
     Flag(D, "d_lr", real(0, low_open=True), 1e-4, 1e-4, "Adam's learning rate for D"),
+    Flag(
+        D,
+        "d_precision",
+        PRECISIONS,
+        "float32",
+        "float32",
+        "what the products of D's training round their factors to: tf32 needs CUDA; rewards are always computed in float32",
+    ),
     Flag(D, "pretrain_d_epochs", whole(0), 50, 50, "rounds of D's pre-training, each with fresh negatives and k passes"),
     Flag(D, "d_epochs", whole(1), 3, 3, "k, passes over the negatives of a round (batches, where data are drawn fresh)"),
     Flag(ADVERSARIAL, "total_epochs", whole(0), 1000, 200, "adversarial epochs, after the pre-training"),
@@ -196,6 +206,7 @@ RESUMABLE = {
     *(
         "device",
         "threads",
+        "cuda_graphs",
         "profile",
         "is_train",
         "resume",

@@ -12,19 +12,22 @@ import torch
 from torch import Tensor
 
 from generator import Generator
+from graphs import PLAIN_STEPS, Steps
 from metrics import Bleu
 from rollout import action_values
 
 REWARDS = ("discriminator", "bleu", "constant", "random")
 
 
-def bleu_values(policy: Generator, bleu: Bleu, tokens: Tensor, num_rollouts: int, rng: torch.Generator) -> Tensor:
+def bleu_values(
+    policy: Generator, bleu: Bleu, tokens: Tensor, num_rollouts: int, rng: torch.Generator, steps: Steps = PLAIN_STEPS
+) -> Tensor:
     """Action values (Eq. 4) whose reward is the BLEU-4 of whole sequences against the training set: (B, T) -> (B, T)."""
 
     def reward(sequences: Tensor) -> Tensor:  # (M, T) -> (M,)
         return torch.from_numpy(bleu.score(sequences.cpu().numpy())).float().to(sequences.device)
 
-    return action_values(policy, reward, tokens, num_rollouts, rng)
+    return action_values(policy, reward, tokens, num_rollouts, rng, steps=steps)
 
 
 def constant_values(tokens: Tensor, value: float) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from decoder import Decoder, RowStates
 from generator import Generator
-from workers import run_all
+from graphs import PLAIN_STEPS, Steps, to_device
+from workers import on_cpu, run_all
 
 Reward = Callable[[Tensor], Tensor]  # sequences (M, T) -> (M,)
 CompletionReward = Callable[[int, Tensor], Tensor]  # the length of a prefix, its completions (B, N, T) -> (B, N)
@@ -30,6 +31,7 @@ def action_values(
     num_rollouts: int,
     rng: torch.Generator,
     completion_reward: CompletionReward | None = None,
+    steps: Steps = PLAIN_STEPS,
 ) -> Tensor:
     """Q(y_1..t−1, y_t) of every action of every sequence.
 
@@ -41,6 +43,7 @@ def action_values(
         rng: a CPU random stream.
         completion_reward: gives the same scores for the completions of one prefix, faster, because it knows the sequences
             they began from. On a CPU, several threads call it at once.
+        steps: runs the drawing.
 
     Returns:
         (B, T), in the units of the reward. Column t − 1 belongs to y_t.
@@ -50,7 +53,7 @@ def action_values(
     values[:, -1] = reward(tokens)
     if seq_len == 1:
         return values
-    completed = completions(policy, tokens, num_rollouts, rng)  # (T - 1, B, N, T)
+    completed = completions(policy, tokens, num_rollouts, rng, steps)  # (T - 1, B, N, T)
     if completion_reward is None:
         scores = reward(completed.flatten(0, 2)).view(completed.shape[:3])
     else:
@@ -61,31 +64,35 @@ def action_values(
 
 
 @torch.no_grad()
-def completions(policy: Generator, tokens: Tensor, num_rollouts: int, rng: torch.Generator) -> Tensor:
+def completions(policy: Generator, tokens: Tensor, num_rollouts: int, rng: torch.Generator, steps: Steps = PLAIN_STEPS) -> Tensor:
     """N completions of each proper prefix of each sequence, all prefixes advancing together in one loop over positions.
 
     A plain loop runs every prefix anew for each roll-out. Here the LSTM state after each prefix is computed once and copied to
     its N completions, which also share the logits of their first draw. On a CPU each thread takes some of the sequences.
 
     Args:
-        policy, tokens, num_rollouts, rng: as for `action_values`.
+        policy, tokens, num_rollouts, rng, steps: as for `action_values`.
 
     Returns:
         int64 (T − 1, B, N, T): entry [t − 1, b, n] begins with y_1..t of sequence b.
     """
     batch, seq_len = tokens.shape
-    steps = batch * num_rollouts * seq_len * (seq_len - 1) // 2
-    decoder = Decoder(policy, steps)
+    drawn = batch * num_rollouts * seq_len * (seq_len - 1) // 2
+    uniforms = torch.rand(drawn, dtype=torch.float64, generator=rng)  # on the CPU: the same numbers on every device
+    return steps.run("roll-outs", partial(_complete, policy, num_rollouts), tokens, to_device(uniforms, tokens.device))
+
+
+def _complete(policy: Generator, num_rollouts: int, tokens: Tensor, uniforms: Tensor) -> Tensor:
+    """The completions that the given numbers draw, one number for each missing token."""
+    batch, seq_len = tokens.shape
+    decoder = Decoder(policy, len(uniforms))
     # [p - 1] holds the numbers of prefixes 1..p at position p: what is drawn depends neither on the device nor on the threads.
-    uniforms = [
-        torch.rand(position, batch, num_rollouts, dtype=torch.float64, generator=rng).to(tokens.device)
-        for position in range(1, seq_len)
-    ]
+    group = batch * num_rollouts
+    parts = uniforms.split([position * group for position in range(1, seq_len)])
+    numbers = [part.view(-1, batch, num_rollouts) for part in parts]
     completed = tokens[:, None].repeat(seq_len - 1, 1, num_rollouts, 1).view(seq_len - 1, batch, num_rollouts, seq_len)
-    if tokens.device.type == "cpu":
-        _complete_each(decoder, policy.start_token, tokens, uniforms, completed)
-    else:
-        _complete_together(decoder, policy.start_token, tokens, uniforms, completed)
+    complete = _complete_each if on_cpu(tokens.device) else _complete_together
+    complete(decoder, policy.start_token, tokens, numbers, completed)
     return completed
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from discriminator import Discriminator
-from workers import run_all, scratch
+from workers import on_cpu, run_all, scratch
 
 TABLE_BYTES = 2**29  # larger tables are not built
 TABLE_SHARE = 0.25  # of the plain products' work: a table that costs more is not built
@@ -55,7 +55,7 @@ def pays(discriminator: Discriminator, num_completions: int, seq_len: int) -> bo
     )
     small = 4 * vocab_size * places <= TABLE_BYTES
     return (
-        discriminator.embed.weight.device.type == "cpu"
+        on_cpu(discriminator.embed.weight.device)
         and small
         and vocab_size * places * emb_dim <= TABLE_SHARE * num_completions * products * emb_dim
     )

@@ -11,19 +11,22 @@ from __future__ import annotations
 import argparse
 import copy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from data_loader import OracleData, TuneData
-from discriminator import REAL, Discriminator
-from generator import Generator
+from discriminator import REAL, Discriminator, products_in
+from generator import Generator, sampling_numbers
+from graphs import PLAIN_STEPS, Steps, make_steps, to_device
 from metrics import discriminator_scores
 from rewards import bleu_values, constant_values, random_values
 from rollout import action_values
 from scoring import CompletionScorer, pays
 from streams import stream
+from workers import on_cpu
 
 # Standard deviations of the generator's weights: "glorot" is the command line's original, "normal" the authors' code.
 GENERATOR_INIT = {
@@ -50,6 +53,7 @@ class TrainState:
         epochs_done: finished epochs of each phase.
         clipped, steps: how many of G's steps in each phase had their gradient clipped, and how many there were.
         seconds: time spent, over all interruptions.
+        runner: runs the steps of fixed shapes; it is not saved.
     """
 
     generator: Generator
@@ -61,6 +65,7 @@ class TrainState:
     clipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
     seconds: float = 0.0
+    runner: Steps = PLAIN_STEPS
 
     @property
     def step(self) -> int:
@@ -84,6 +89,9 @@ class TrainState:
         """Take over a saved state; raises RuntimeError, KeyError or ValueError where it does not fit."""
         for name, module in self._modules().items():
             module.load_state_dict(saved[name])
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:  # says how the saving machine's optimisers worked
+                group["capturable"] = self.generator.device.type == "cuda"
         for name, rng in self.streams.items():
             if name in saved["streams"] or name not in LATER_STREAMS:
                 rng.set_state(saved["streams"][name])
@@ -108,11 +116,14 @@ def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
     names = ("policy samples", "rollouts", "negatives", "shuffle", "dropout", "scheduled sampling", "random reward")
     streams = {name: stream(args.seed, name) for name in names}
     generator = make_generator(args).to(device)
-    discriminator = Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters, args.d_keep_prob, streams["dropout"])
+    # A GPU draws its own dropout masks: drawn on the CPU and sent, they would cost more than the step.
+    masks = streams["dropout"] if on_cpu(device) else torch.Generator(device)
+    discriminator = Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters, args.d_keep_prob, masks)
     discriminator.initialise(stream(args.seed, "discriminator weights")).to(device)
 
     def adam(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        return torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=learning_rate, fused=True)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, lr=learning_rate, fused=True, capturable=device.type == "cuda")
 
     return TrainState(
         generator=generator,
@@ -124,17 +135,34 @@ def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
             "discriminator": adam(discriminator, args.d_lr),
         },
         streams=streams,
+        runner=make_steps(device, args.cuda_graphs, [masks]),
     )
 
 
-def generator_step(state: TrainState, phase: str, loss: Tensor, optimizer: str, grad_clip: float) -> Tensor:
-    """One clipped optimiser step on G; returns the gradient norm before clipping."""
+def generator_step(state: TrainState, loss: Tensor, optimizer: str, grad_clip: float) -> tuple[Tensor, Tensor]:
+    """One clipped optimiser step on G; returns the loss and the gradient norm before clipping."""
     state.optimizers[optimizer].zero_grad(set_to_none=True)
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(state.generator.parameters(), grad_clip)
     state.optimizers[optimizer].step()
-    state.steps[phase] += 1
-    return norm
+    return loss.detach(), norm
+
+
+def mle_step(state: TrainState, grad_clip: float, tokens: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One step of maximum likelihood on sequences (B, T), read as they are or as the inputs (B, T); returns loss and norm."""
+    weights = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
+    return generator_step(state, state.generator.weighted_nll(tokens, weights, inputs), "mle", grad_clip)
+
+
+def policy_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
+    """One policy-gradient step on sequences and the rewards of their actions, (B, T); returns loss and norm."""
+    return generator_step(state, policy_loss(state.generator, tokens, rewards, args.policy_loss), "policy", args.grad_clip)
+
+
+def samples(state: TrainState, num: int, args: argparse.Namespace, stream_name: str) -> Tensor:
+    """Sequences of G drawn with one of the training's random streams, (num, T)."""
+    numbers = sampling_numbers(num, args.seq_len, state.streams[stream_name])
+    return state.runner.run("samples of G", state.generator.sample_from, to_device(numbers, state.generator.device))
 
 
 def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
@@ -142,49 +170,65 @@ def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) ->
     losses, norms = [], []
     omega = max(0.0, 1 - args.scheduled_sampling * state.epochs_done["pretrain_g"])
     for tokens in data.batches(args.batch_size):
-        inputs = None
+        inputs = ()
         if args.scheduled_sampling:
-            inputs = state.generator.mixed_inputs(tokens, omega, state.streams["scheduled sampling"])
-        weights = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
-        loss = state.generator.weighted_nll(tokens, weights, inputs)
-        norms.append(generator_step(state, "pretrain_g", loss, "mle", args.grad_clip))
-        losses.append(loss.detach())
+            inputs = (state.generator.mixed_inputs(tokens, omega, state.streams["scheduled sampling"]),)
+        loss, norm = state.runner.run("maximum likelihood", partial(mle_step, state, args.grad_clip), tokens, *inputs)
+        losses.append(loss)
+        norms.append(norm)
     tokens_read = len(losses) * args.batch_size * args.seq_len
     values = {"loss": _mean(losses), **_clipping(state, "pretrain_g", norms, args.grad_clip), "tokens": tokens_read}
     return {**values, "omega": omega} if args.scheduled_sampling else values
 
 
-def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
-    """Fresh negatives, then k passes: over all of them and the training set, or one batch each where data are drawn fresh."""
+def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace) -> Tensor:
+    """Fresh negatives, then k passes: over all of them and the training set, or one batch each where data are drawn fresh.
+
+    Returns:
+        Mean loss, and how many real sequences were right and seen, and how many generated ones: (5,).
+    """
     real = data.real(args.batch_size)  # (M, T)
-    fake = state.generator.sample(len(real), args.seq_len, state.streams["negatives"])  # (M, T)
+    fake = samples(state, len(real), args, "negatives")  # (M, T)
     pool = torch.cat([real, fake])  # (2M, T)
     labels = torch.zeros(len(pool), dtype=torch.int64, device=pool.device)
     labels[: len(real)] = REAL
     num_batches = 1 if data.train is None else len(pool) // args.batch_size
     state.discriminator.train()
-    totals = torch.zeros(5, device=pool.device)  # loss, real right, real seen, fake right, fake seen: no .item() in the loop
+    if state.discriminator.dropout_rng is not state.streams["dropout"]:
+        state.discriminator.dropout_rng.manual_seed(int(torch.randint(2**62, (), generator=state.streams["dropout"])))
+    totals = torch.zeros(5, device=pool.device)  # on the device: no .item() in the loop
+
+    def step(tokens: Tensor, classes: Tensor) -> Tensor:
+        return discriminator_step(state, tokens, classes, args.d_l2, args.d_precision)
+
     order = None
     for _ in range(args.d_epochs):
         if order is None or args.shuffle:
-            order = torch.randperm(len(pool), generator=state.streams["shuffle"]).to(pool.device)
+            order = to_device(torch.randperm(len(pool), generator=state.streams["shuffle"]), pool.device)
         for index in order.split(args.batch_size)[:num_batches]:
-            totals += discriminator_step(state, pool[index], labels[index], args.d_l2)
-    loss, real_right, real_seen, fake_right, fake_seen = totals.tolist()
-    return {
-        "d_loss": loss / (args.d_epochs * num_batches),
-        "d_accuracy_real": real_right / max(1.0, real_seen),
-        "d_accuracy_fake": fake_right / max(1.0, fake_seen),
-    }
+            totals += state.runner.run("discriminator", step, pool[index], labels[index])
+    totals[0] /= args.d_epochs * num_batches
+    return totals
 
 
-def discriminator_step(state: TrainState, tokens: Tensor, labels: Tensor, l2: float) -> Tensor:
+def discriminator_metrics(rounds: list[Tensor]) -> dict[str, float]:
+    """Loss and accuracies of D, the mean of what each `discriminator_round` returned."""
+    values = [
+        (loss, real_right / max(1.0, real_seen), fake_right / max(1.0, fake_seen))
+        for loss, real_right, real_seen, fake_right, fake_seen in torch.stack(rounds).tolist()
+    ]
+    means = (sum(column) / len(rounds) for column in zip(*values, strict=True))
+    return dict(zip(("d_loss", "d_accuracy_real", "d_accuracy_fake"), means, strict=True))
+
+
+def discriminator_step(state: TrainState, tokens: Tensor, labels: Tensor, l2: float, precision: str = "float32") -> Tensor:
     """One step of D on sequences (B, T) and classes (B,); returns (loss, real right, real seen, fake right, fake seen)."""
-    logits = state.discriminator(tokens)  # (B, 2)
-    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
-    loss = cross_entropy + l2 * state.discriminator.l2() if l2 else cross_entropy
     state.optimizers["discriminator"].zero_grad(set_to_none=True)
-    loss.backward()
+    with products_in(precision, tokens.device):
+        logits = state.discriminator(tokens)  # (B, 2)
+        cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+        loss = cross_entropy + l2 * state.discriminator.l2() if l2 else cross_entropy
+        loss.backward()
     state.optimizers["discriminator"].step()
     right, real = logits.argmax(dim=1) == labels, labels == REAL
     return torch.stack([loss.detach(), (right & real).sum(), real.sum(), (right & ~real).sum(), (~real).sum()])
@@ -211,7 +255,8 @@ def discriminator_values(state: TrainState, tokens: Tensor, num_rollouts: int) -
     scorer = (
         CompletionScorer(discriminator, tokens) if pays(discriminator, tokens.numel() * num_rollouts, tokens.shape[1]) else None
     )
-    return action_values(state.policy, discriminator.prob_real, tokens, num_rollouts, state.streams["rollouts"], scorer)
+    score = partial(state.runner.run, "scores", discriminator.prob_real)
+    return action_values(state.policy, score, tokens, num_rollouts, state.streams["rollouts"], scorer, state.runner)
 
 
 def rewards_of(state: TrainState, data: Data, args: argparse.Namespace, tokens: Tensor) -> Tensor:
@@ -221,7 +266,7 @@ def rewards_of(state: TrainState, data: Data, args: argparse.Namespace, tokens: 
     if args.reward == "random":
         return random_values(tokens, state.streams["random reward"])
     if args.reward == "bleu":
-        return bleu_values(state.policy, data.training_bleu(), tokens, args.rollout_num, state.streams["rollouts"])
+        return bleu_values(state.policy, data.training_bleu(), tokens, args.rollout_num, state.streams["rollouts"], state.runner)
     return discriminator_values(state, tokens, args.rollout_num)
 
 
@@ -231,11 +276,11 @@ def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -
         follow(state.policy, state.generator, rate=0)  # β ← θ after the pre-training
     losses, norms, rewards = [], [], []
     for _ in range(args.g_steps):
-        tokens = state.generator.sample(args.batch_size, args.seq_len, state.streams["policy samples"])  # (B, T)
+        tokens = samples(state, args.batch_size, args, "policy samples")  # (B, T)
         reward = rewards_of(state, data, args, tokens)  # (B, T)
-        loss = policy_loss(state.generator, tokens, reward, args.policy_loss)
-        norms.append(generator_step(state, "adversarial", loss, "policy", args.grad_clip))
-        losses.append(loss.detach())
+        loss, norm = state.runner.run("policy gradient", partial(policy_step, state, args), tokens, reward)
+        losses.append(loss)
+        norms.append(norm)
         rewards.append(reward.mean(dim=0))  # (T,)
     rounds = [discriminator_round(state, data, args) for _ in range(args.d_steps if needs_discriminator(args) else 0)]
     follow(state.policy, state.generator, args.rollout_update_rate)
@@ -247,14 +292,14 @@ def adversarial_epoch(state: TrainState, data: Data, args: argparse.Namespace) -
         "reward": by_position.mean().item(),
         "reward_at": by_position.tolist(),
         **_clipping(state, "adversarial", norms, args.grad_clip),
-        **{name: sum(r[name] for r in rounds) / len(rounds) for name in (rounds[0] if rounds else ())},
+        **(discriminator_metrics(rounds) if rounds else {}),
         "tokens": args.g_steps * drawn,
     }
 
 
 def pretrain_d_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:
     """One round of discriminator pre-training, and D on held-out real and freshly generated sequences after it."""
-    values = discriminator_round(state, data, args)
+    values = discriminator_metrics([discriminator_round(state, data, args)])
     rng = stream(args.seed, "evaluation of D", state.epochs_done["pretrain_d"] + 1)
     fresh = state.generator.sample(len(data.held_out), args.seq_len, rng)
     return {**values, **held_out_scores(state.discriminator, data.held_out, fresh)}
@@ -273,5 +318,6 @@ def _mean(values: list[Tensor]) -> float:
 def _clipping(state: TrainState, phase: str, norms: list[Tensor], grad_clip: float) -> dict[str, float]:
     """Mean gradient norm before clipping, and the share of the phase's steps so far that were clipped."""
     norm = torch.stack(norms)
+    state.steps[phase] += len(norms)
     state.clipped[phase] += int((norm > grad_clip).sum())
     return {"grad_norm": norm.mean().item(), "clipped_share": state.clipped[phase] / state.steps[phase]}

@@ -17,8 +17,15 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
+CPU_TYPES = ("cpu",)  # device types whose work is best split over threads, in memory that is used again
+
 _own = threading.local()  # each thread's memory
 _pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def on_cpu(device: torch.device) -> bool:
+    """Whether to work as a CPU likes it; elsewhere with few large operations, none of which looks at a value."""
+    return device.type in CPU_TYPES
 
 
 def run_all(pieces: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
@@ -27,7 +34,7 @@ def run_all(pieces: Sequence[Callable[[], Result]], device: torch.device) -> lis
     A piece must not depend on another one, nor need gradients. The first error of a piece is raised.
     """
     threads = min(torch.get_num_threads(), len(pieces))
-    if device.type != "cpu" or threads < 2:
+    if not on_cpu(device) or threads < 2:
         return [piece() for piece in pieces]
     futures = [_pool(torch.get_num_threads()).submit(_without_gradient, piece) for piece in pieces]
     return [future.result() for future in futures]
@@ -57,7 +64,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Uninitialised memory of this thread, the same for each call with this name: fresh memory of megabytes costs a CPU more
-    time than what is computed in it. Holds until the thread's next call with the name."""
+    time than what is computed in it. Holds until the thread's next call with the name. On a GPU, fresh memory: it is cheap there,
+    and a recorded step has to have its own."""
+    if not on_cpu(like.device):
+        return like.new_empty(shape)
     size = 1
     for length in shape:
         size *= length

@@ -27,9 +27,11 @@ import plain
 import torch
 from torch import Tensor
 
+import train
 from checkpoint import write_json
 from data_loader import make_data
 from decoder import Decoder
+from graphs import WARM_UP
 from main import choose_device
 from options import Parser, preset_settings, whole
 from rollout import completions
@@ -41,8 +43,8 @@ from train import (
     adversarial_epoch,
     discriminator_step,
     discriminator_values,
-    generator_step,
     make_state,
+    samples,
 )
 from workers import run_all
 
@@ -69,6 +71,7 @@ class Setting:
         self.device = device
         self.state: TrainState = make_state(args, device)
         self.data = make_data(args, device)
+        self.data.runner = self.state.runner
         self.rng = stream(1, "benchmark")
         self.device_rng = torch.Generator(device).manual_seed(1)  # torch.multinomial draws on the models' device
         self.tokens = self.state.generator.sample(args.batch_size, args.seq_len, self.rng)
@@ -107,7 +110,7 @@ def rollouts(s: Setting) -> Part:
     """The completions of one update."""
     n = s.args.rollout_num
     return Part(
-        lambda: completions(s.state.policy, s.tokens, n, s.rng),
+        lambda: completions(s.state.policy, s.tokens, n, s.rng, s.state.runner),
         lambda: plain.plain_action_values(s.state.policy, lambda x: torch.zeros(len(x)), s.tokens, n, s.device_rng),
         s.rollout_products(),
         pooled=s.device.type == "cpu",
@@ -145,7 +148,7 @@ def d_step(s: Setting) -> Part:
     """One step of D: forward, backward (two products for each of the forward's), optimiser."""
     s.state.discriminator.train()
     return Part(
-        lambda: discriminator_step(s.state, s.tokens, s.labels(), s.args.d_l2),
+        lambda: s.state.runner.run("discriminator", lambda *b: discriminator_step(s.state, *b, s.args.d_l2), s.tokens, s.labels()),
         lambda: plain.discriminator_step(s.conv, s.conv_adam, s.tokens, s.labels()),
         s.d_products(s.args.batch_size, 3),
     )
@@ -153,11 +156,9 @@ def d_step(s: Setting) -> Part:
 
 def mle_step(s: Setting) -> Part:
     """One step of maximum likelihood."""
-    tokens = s.tokens
-    weights = torch.full(tokens.shape, 1 / tokens.numel(), device=s.device)
-    args, generator = s.args, s.state.generator
+    tokens, args = s.tokens, s.args
     return Part(
-        lambda: generator_step(s.state, "pretrain_g", generator.weighted_nll(tokens, weights), "mle", args.grad_clip),
+        lambda: s.state.runner.run("maximum likelihood", partial(train.mle_step, s.state, args.grad_clip), tokens),
         lambda: plain.mle_step(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip),
         [(tokens.numel(), args.g_hidden_dim, args.vocab_size, 3)],
     )
@@ -168,7 +169,7 @@ def sampling(s: Setting) -> Part:
     args, model = s.args, s.state.generator
     rows = Decoder(model, 10**9).sampler.max_rows
     return Part(
-        lambda: model.sample(SAMPLES, args.seq_len, s.rng),
+        lambda: samples(s.state, SAMPLES, args, "negatives"),
         lambda: plain.plain_sample(model, SAMPLES, args.seq_len, s.device_rng),
         [(rows, args.g_hidden_dim, args.vocab_size, SAMPLES * args.seq_len / rows)],
         pooled=s.device.type == "cpu",
@@ -235,7 +236,7 @@ def products_seconds(part: Part, device: torch.device) -> float:
 def measure(name: str, setting: Setting, repeats: int) -> dict[str, float | str]:
     """Median seconds of the fast and the plain version and of the products, and the ratios, round by round."""
     part = PARTS[name](setting)
-    once = max(min(timed(part.fast, setting.device) for _ in range(2)), 1e-6)  # warm-up
+    once = max(min(timed(part.fast, setting.device) for _ in range(WARM_UP + 2)), 1e-6)  # warm-up, and recording on CUDA
     times = max(1, min(50, int(0.2 / once)))
     fast, slow, alone = [], [], []
     for _ in range(repeats):

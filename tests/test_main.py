@@ -35,6 +35,7 @@ BAD_INPUT = {
     "filter wider than T": (["--d_filters", "2x4,6x4"], "width 6 does not fit sequences of --seq_len 5"),
     "broken filters": (["--d_filters", "3x"], "WIDTHxNUMBER"),
     "training set below a batch": (["--train_size", "3"], "does not fill one batch"),
+    "tf32 without CUDA": (["--d_precision", "tf32", "--device", "cpu"], "--d_precision tf32"),
     "unknown device": (["--device", "abacus"], "choose auto, cpu, cuda or cuda:N"),
     "unsupported device": (["--device", "meta"], "choose auto, cpu, cuda or cuda:N"),
     "nothing to do": (["--is_train", "False", "--evaluate", "False", "--log_dir", "x"], "nothing"),

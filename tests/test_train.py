@@ -8,6 +8,7 @@ from reference import enumerate_sequences, sequence_probability, tiny_generator
 
 import train
 from data_loader import make_data
+from discriminator import products_in
 from metrics import mean_nll
 from options import preset_settings
 from rollout import action_values
@@ -203,9 +204,9 @@ def test_without_shuffling_the_batches_stay_as_in_the_authors_code(monkeypatch):
     seen = []
     original = train.discriminator_step
 
-    def spy(state, tokens, labels, l2):
+    def spy(state, tokens, *rest):
         seen.append(tokens)
-        return original(state, tokens, labels, l2)
+        return original(state, tokens, *rest)
 
     monkeypatch.setattr(train, "discriminator_step", spy)
     for _ in range(2):
@@ -221,7 +222,7 @@ def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
     seen = []
     original = train.discriminator_step
     monkeypatch.setattr(
-        train, "discriminator_step", lambda s, tokens, labels, l2: seen.append((tokens, labels)) or original(s, tokens, labels, l2)
+        train, "discriminator_step", lambda s, *batch_and_more: seen.append(batch_and_more[:2]) or original(s, *batch_and_more)
     )
     train.discriminator_round(state, data, args)
     assert len(seen) == 2 * (40 // 6)
@@ -233,6 +234,40 @@ def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
     train.discriminator_round(state, data, args)
     assert set(map(tuple, torch.cat([t[y == 0] for t, y in seen]).tolist())) != negatives
     assert state.discriminator.training
+
+
+def test_precision_of_d_rounds_the_products_of_its_training_only():
+    losses, scores = {}, {}
+    for precision in ("float32", "bf16"):
+        state, data, _ = small_run(d_keep_prob=1.0, d_precision=precision)
+        tokens, labels = data.held_out[:6], torch.tensor([1, 0] * 3)
+        before = state.discriminator.prob_real(tokens)
+        losses[precision] = train.discriminator_step(state, tokens, labels, 0.0, precision)[0].item()
+        scores[precision] = before
+        assert all(p.dtype == p.grad.dtype == torch.float32 for p in state.discriminator.parameters())
+    assert torch.equal(scores["float32"], scores["bf16"])
+    assert losses["bf16"] != losses["float32"]
+    assert losses["bf16"] == pytest.approx(losses["float32"], rel=0.02)
+
+
+def test_the_flag_of_d_s_precision_reaches_its_steps():
+    trained = {}
+    for precision in ("float32", "bf16"):
+        state, data, args = small_run(d_precision=precision)
+        train.pretrain_d_epoch(state, data, args)
+        trained[precision] = weights(state.discriminator)
+    assert not torch.equal(trained["float32"], trained["bf16"])
+    torch.testing.assert_close(trained["bf16"], trained["float32"], atol=5e-3, rtol=0)
+
+
+def test_tf32_is_set_for_the_products_inside_only():
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    with products_in("tf32", torch.device("cuda")):
+        assert matmul.fp32_precision == "tf32"
+    assert matmul.fp32_precision == before
+    with products_in("float32", torch.device("cuda")):
+        assert matmul.fp32_precision == "ieee"
 
 
 def test_discriminator_loss_adds_l2_of_the_output_layer_only():

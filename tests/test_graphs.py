@@ -1,0 +1,258 @@
+"""Recorded steps: the same training, whatever is recorded, and ordinary steps where recording fails."""
+
+import copy
+
+import pytest
+import torch
+from tape import TapeRecorder
+from test_train import small_args, weights
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import train
+from data_loader import make_data
+from graphs import PLAIN_STEPS, WARM_UP, RecordedSteps, Steps, make_steps, to_device
+from train import make_state
+
+EPOCHS = 6  # more than the warm-up
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+def optimiser_tensors(state):
+    return [t for o in state.optimizers.values() for values in o.state.values() for t in values.values()]
+
+
+def trained(recorder_class, monkeypatch, **changes):
+    """State and numbers of a small training that goes a GPU's way, on the CPU."""
+    monkeypatch.setattr("workers.CPU_TYPES", ())
+    args = small_args(**changes)
+    state, data = make_state(args, torch.device("cpu")), make_data(args, torch.device("cpu"))
+    if recorder_class is not None:
+        state.runner = RecordedSteps(recorder_class(state))
+    data.runner = state.runner
+    numbers = []
+    for _ in range(EPOCHS):
+        numbers.append(train.pretrain_g_epoch(state, data, args))
+        state.epochs_done["pretrain_g"] += 1
+    for epoch in (train.pretrain_d_epoch, train.adversarial_epoch):
+        numbers += [epoch(state, data, args) for _ in range(EPOCHS)]
+    return state, numbers
+
+
+class StateTape(TapeRecorder):
+    """Knows what the steps of a training change: found when it records, as optimisers make their state late."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.state = state
+
+    def record(self, step, inputs):
+        models = (self.state.generator, self.state.policy, self.state.discriminator)
+        self.changed = [p for model in models for p in model.parameters()] + optimiser_tensors(self.state)
+        rng = self.state.discriminator.dropout_rng
+        before = rng.get_state()
+        result = super().record(step, inputs)
+        rng.set_state(before)
+        return result
+
+
+SETTINGS = {
+    "fresh batches": {},
+    "fixed set": dict(train_size=20, shuffle=False, policy_loss="sum", d_l2=0.2, g_init="normal", d_keep_prob=0.5),
+    "scheduled sampling": dict(scheduled_sampling=0.3, train_size=20),
+    "lagged roll-out policy": dict(rollout_update_rate=0.5, g_steps=2),
+    "bleu": dict(reward="bleu"),
+    "bf16": dict(d_precision="bf16"),
+}
+
+
+@pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
+def test_recorded_steps_train_the_same(changes, monkeypatch):
+    plain, expected = trained(None, monkeypatch, **changes)
+    recorded, numbers = trained(StateTape, monkeypatch, **changes)
+    steps = {"maximum likelihood", "discriminator", "policy gradient", "samples of G", "roll-outs"}
+    steps |= {"scores"} if changes.get("reward") != "bleu" else set()
+    steps |= {"samples of the oracle"} if not changes.get("train_size") else set()
+    played = {name for (name, *_), recording in recorded.runner.recordings.items() if recording.play is not None}
+    assert recorded.runner.working
+    assert played == steps
+    for model in ("generator", "policy", "discriminator"):
+        assert torch.equal(weights(getattr(recorded, model)), weights(getattr(plain, model))), model
+    assert numbers == expected
+
+
+def test_a_gpu_s_way_of_training_is_the_cpu_s_up_to_rounding(monkeypatch):
+    """But for dropout, whose masks a GPU draws itself."""
+    gpu, _ = trained(None, monkeypatch, d_keep_prob=1.0)
+    monkeypatch.undo()
+    args = small_args(d_keep_prob=1.0)
+    cpu, data = make_state(args, torch.device("cpu")), make_data(args, torch.device("cpu"))
+    for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
+        for _ in range(EPOCHS):
+            epoch(cpu, data, args)
+    for model in ("generator", "discriminator"):
+        torch.testing.assert_close(weights(getattr(gpu, model)), weights(getattr(cpu, model)), atol=1e-4, rtol=1e-3)
+
+
+def test_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
+    """So that a resumed run draws the same ones."""
+    monkeypatch.setattr("workers.CPU_TYPES", ())
+    args = small_args(train_size=20)
+    data = make_data(args, torch.device("cpu"))
+    state = make_state(args, torch.device("cpu"))
+    train.discriminator_round(state, data, args)
+    resumed = make_state(args, torch.device("cpu"))
+    resumed.load_state_dict(copy.deepcopy(state.state_dict()))
+    for one in (state, resumed):
+        train.discriminator_round(one, data, args)
+    assert torch.equal(weights(state.discriminator), weights(resumed.discriminator))
+    other = make_state(args, torch.device("cpu"))
+    other.load_state_dict(copy.deepcopy(state.state_dict()))
+    other.streams["dropout"].manual_seed(99)
+    for one in (state, other):
+        train.discriminator_round(one, data, args)
+    assert not torch.equal(weights(state.discriminator), weights(other.discriminator))
+
+
+def test_a_step_is_recorded_at_its_fourth_call_and_gives_results_of_its_own():
+    total = torch.zeros(3)
+    calls = []
+
+    def step(x):
+        calls.append(None)
+        total.add_(x)
+        return total * 2, x + 1
+
+    recorder = TapeRecorder([total])
+    steps = RecordedSteps(recorder)
+    results = [steps.run("sum", step, torch.full((3,), float(i))) for i in range(1, 8)]
+    assert len(calls) == WARM_UP + 1
+    assert recorder.played == 7 - WARM_UP
+    assert total.tolist() == [28.0] * 3
+    assert [doubled[0].item() for doubled, _ in results] == [2, 6, 12, 20, 30, 42, 56]  # not all the last one
+    assert [plus[0].item() for _, plus in results] == [2, 3, 4, 5, 6, 7, 8]
+
+
+def test_names_and_shapes_have_recordings_of_their_own():
+    steps = RecordedSteps(TapeRecorder())
+    for i in range(6):
+        x = torch.full((2,), float(i))
+        assert torch.equal(steps.run("double", lambda x: x * 2, x), x * 2)
+        assert torch.equal(steps.run("negate", lambda x: -x, x), -x)
+        assert torch.equal(steps.run("double", lambda x: x * 2, x[:1]), x[:1] * 2)
+    assert len(steps.recordings) == 3
+
+
+def test_where_recording_fails_training_goes_on_with_one_warning(capsys):
+    total = torch.zeros(1)
+
+    def step(x):
+        total.add_(x)
+        return x * total.item()  # looks at a value
+
+    recorder = TapeRecorder([total])
+
+    class Failing(TapeRecorder):
+        def record(self, step, inputs):
+            try:
+                return recorder.record(step, inputs)
+            except RuntimeError as error:
+                total.sub_(inputs[0])  # a real recording does nothing
+                raise RuntimeError(f"{error}\nand more lines") from error
+
+    steps = RecordedSteps(Failing())
+    results = [steps.run("bad", step, torch.ones(1)).item() for _ in range(6)]
+    assert results == [1, 2, 3, 4, 5, 6]
+    assert [steps.run("other", lambda x: x + 1, torch.ones(1)).item() for _ in range(6)] == [2] * 6
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no CUDA graphs" in error and "bad" in error and "reads a value" in error
+    assert recorder.played == 0
+
+
+def test_errors_of_a_step_are_not_taken_for_failed_recordings():
+    steps = RecordedSteps(TapeRecorder())
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="own"):
+            steps.run("bad", lambda x: (_ for _ in ()).throw(RuntimeError("own")), torch.ones(1))
+
+
+def test_only_cuda_records():
+    assert make_steps(torch.device("cpu"), True, []) is PLAIN_STEPS
+    assert type(make_steps(torch.device("cuda"), False, [])) is Steps
+
+
+def test_to_the_cpu_is_no_copy():
+    x = torch.ones(3)
+    assert to_device(x, torch.device("cpu")) is x
+
+
+@needs_cuda
+@pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
+def test_cuda_graphs_train_as_plain_steps_do(changes, capsys):
+    device = torch.device("cuda")
+    results = []
+    for graphs in (False, True):
+        args = small_args(cuda_graphs=graphs, **changes)
+        state, data = make_state(args, device), make_data(args, device)
+        data.runner = state.runner
+        for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
+            for _ in range(EPOCHS):
+                epoch(state, data, args)
+        results.append(state)
+    assert isinstance(results[1].runner, RecordedSteps) and results[1].runner.working, capsys.readouterr().err
+    for model in ("generator", "policy", "discriminator"):
+        one, other = (weights(getattr(state, model)) for state in results)
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+@needs_cuda
+def test_cpu_and_cuda_agree_on_losses_over_20_steps():
+    losses = {}
+    for name in ("cpu", "cuda"):
+        device = torch.device(name)
+        args = small_args(vocab_size=500, seq_len=20, batch_size=32, train_size=32 * 20, d_keep_prob=1.0, shuffle=False)
+        state, data = make_state(args, device), make_data(args, device)
+        values = []
+        for tokens in data.batches(args.batch_size):
+            values.append(train.mle_step(state, args.grad_clip, tokens)[0].item())
+            labels = torch.arange(len(tokens), device=device) % 2
+            values.append(train.discriminator_step(state, tokens, labels, 0.2)[0].item())
+            values.append(train.policy_step(state, args, tokens, torch.full(tokens.shape, 0.5, device=device))[0].item())
+        assert len(values) == 60
+        losses[name] = values
+    assert losses["cuda"] == pytest.approx(losses["cpu"], abs=1e-4)
+
+
+class CountsReads(TorchDispatchMode):
+    """Counts how often a number is taken out of a tensor, for which a GPU has to finish its work."""
+
+    def __init__(self):
+        super().__init__()
+        self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.reads += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "little", "much", "own"),
+    [
+        (train.pretrain_g_epoch, dict(train_size=6), dict(train_size=48), 0),
+        (train.pretrain_g_epoch, dict(train_size=6, scheduled_sampling=0.5), dict(train_size=48, scheduled_sampling=0.5), 0),
+        (train.pretrain_d_epoch, dict(train_size=6, d_epochs=1), dict(train_size=48, d_epochs=4), 0),
+        (train.adversarial_epoch, dict(d_steps=1, g_steps=1), dict(d_steps=1, g_steps=5), 0),
+        (train.adversarial_epoch, dict(d_steps=1), dict(d_steps=5), 4),  # a round's seed for the masks comes from the CPU
+    ],
+)
+def test_an_epoch_waits_for_no_step(epoch, little, much, own, monkeypatch):
+    monkeypatch.setattr("workers.CPU_TYPES", ())
+    reads = []
+    for changes in (little, much):
+        args = small_args(**changes)
+        state, data = make_state(args, torch.device("cpu")), make_data(args, torch.device("cpu"))
+        epoch(state, data, args)
+        with CountsReads() as counter:
+            epoch(state, data, args)
+        reads.append(counter.reads)
+    assert reads[1] - reads[0] == own
