@@ -10,6 +10,7 @@ roll-outs' run on as many threads as the roll-outs, one product a thread; the ot
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import resource
 import statistics
@@ -22,6 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as main.py does, before torch is loaded
 
 import plain
 import torch

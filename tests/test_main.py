@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import json
+import os
 import re
 import resource
 import shutil
@@ -486,3 +487,25 @@ def test_the_tiny_size_is_tiny():
     """The tests above rely on every size being overridden."""
     sizes = {flag.name for flag in options.FLAGS if flag.name.endswith(("_dim", "_size", "_len", "_num", "_samples"))}
     assert sizes - {"train_size"} <= {name.removeprefix("--") for name in TINY}
+
+
+IMPORTS_MAIN = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            print(os.environ.get("GOMP_SPINCOUNT"))
+sys.meta_path.insert(0, Watch())
+import main
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None")]
+)
+def test_patience_of_threads_is_set_before_torch_is_loaded_unless_the_user_has_set_it(given, expected):
+    others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS_MAIN], cwd=ROOT, env={**others, **given}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split()[0] == expected
