@@ -33,9 +33,10 @@ import train
 from checkpoint import write_json
 from data_loader import make_data
 from decoder import Decoder
+from discriminator import PRECISIONS
 from graphs import WARM_UP
 from main import choose_device
-from options import Parser, preset_settings, whole
+from options import Parser, boolean, preset_settings, whole
 from rollout import completions
 from run_log import describe_device
 from scoring import CompletionScorer, pays
@@ -65,10 +66,10 @@ class Part(NamedTuple):
 
 
 class Setting:
-    """The models, data and sequences that the parts of one preset share."""
+    """The models, data and sequences that the parts of one preset share; some of the preset's settings may be changed."""
 
-    def __init__(self, preset: str, device: torch.device):
-        self.args = args = argparse.Namespace(**preset_settings(preset))
+    def __init__(self, preset: str, device: torch.device, **changes: object):
+        self.args = args = argparse.Namespace(**preset_settings(preset) | changes)
         args.eval_samples, args.train_size = 100, min(args.train_size, 10 * args.batch_size)
         self.device = device
         self.state: TrainState = make_state(args, device)
@@ -150,7 +151,9 @@ def d_step(s: Setting) -> Part:
     """One step of D: forward, backward (two products for each of the forward's), optimiser."""
     s.state.discriminator.train()
     return Part(
-        lambda: s.state.runner.run("discriminator", lambda *b: discriminator_step(s.state, *b, s.args.d_l2), s.tokens, s.labels()),
+        lambda: s.state.runner.run(
+            "discriminator", lambda *b: discriminator_step(s.state, *b, s.args.d_l2, s.args.d_precision), s.tokens, s.labels()
+        ),
         lambda: plain.discriminator_step(s.conv, s.conv_adam, s.tokens, s.labels()),
         s.d_products(s.args.batch_size, 3),
     )
@@ -266,6 +269,8 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=whole(0), default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--repeats", type=whole(1), default=3, help="rounds, of which the median counts (default: %(default)s)")
+    parser.add_argument("--d_precision", choices=PRECISIONS, default="float32", help="of D's training (default: %(default)s)")
+    parser.add_argument("--cuda_graphs", type=boolean, default=True, help="on CUDA: play steps back (default: %(default)s)")
     parser.add_argument("--sharpen", type=float, default=1.0, help="multiply the generator's output weights (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON as well")
     args = parser.parse_args()
@@ -279,9 +284,10 @@ def main() -> int:
     print(
         f"{'preset':<8} {'part':<9} {'plain':>10} {'fast':>10} {'products':>10}   {'plain / fast (min to max)':<28} fast / products"
     )
+    changes = {"d_precision": args.d_precision, "cuda_graphs": args.cuda_graphs}
     rows = []
     for preset in args.preset or PRESETS:
-        setting = Setting(preset, device)
+        setting = Setting(preset, device, **changes)
         with torch.no_grad():
             for model in (setting.state.generator, setting.state.policy):
                 model.output.weight.mul_(args.sharpen)
@@ -294,7 +300,7 @@ def main() -> int:
     where["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     print(f"peak memory {where['peak_memory_mib']} MiB")
     if args.json:
-        write_json(Path(args.json), {**where, "threads": torch.get_num_threads(), "sharpen": args.sharpen, "rows": rows})
+        write_json(Path(args.json), {**where, **changes, "threads": torch.get_num_threads(), "sharpen": args.sharpen, "rows": rows})
     return 0
 
 
