@@ -170,9 +170,11 @@ class RunLog:
         self.train_events.add_text("settings", table, 0)
 
     def marks(self) -> Marks:
-        """Flush everything and tell how long each log file is now."""
+        """Flush everything, the JSON lines to the disk itself, and tell how long each log file is now."""
         for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
             stream.flush()
+        for stream in (self.metrics_file, self.training_file):
+            os.fsync(stream.fileno())
         names = {key: [p.name for p in folder.glob(EVENTS)] for key, folder in self.folders.items()}
         names["log"] += [METRICS, TRAINING]
         return {key: {name: (self.folders[key] / name).stat().st_size for name in sorted(names[key])} for key in names}

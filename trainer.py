@@ -137,11 +137,15 @@ class Trainer:
         for name in ("loss", "g_loss", "d_loss", "grad_norm"):
             if not math.isfinite(values.get(name, 0.0)):
                 raise UserError(f"{name} is {values[name]} in {phase} epoch {epoch}: a lower learning rate may help")
-        if self.args.evaluate and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.eval_every == 0):
+
+        def due(every: int) -> bool:  # of what follows G
+            return phase != "pretrain_d" and (epoch == num_epochs or self.state.step % every == 0)
+
+        if self.args.evaluate and due(self.args.eval_every):
             values |= self._evaluate(phase)
         self.log.training(phase, epoch, self.state.step, values)
         self._show(phase, epoch, num_epochs, values)
-        if self.data.songs and phase != "pretrain_d" and (epoch == num_epochs or self.state.step % self.args.sample_every == 0):
+        if self.data.songs and due(self.args.sample_every):
             self._write_songs()
         if epoch == num_epochs or epoch % self.args.save_every == 0:
             self.save()
