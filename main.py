@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Threads that wait for each other spin first. With GNU OpenMP's own patience, a training step takes 100 times as long as soon as
-# another program has one of the cores; with this one 5 to 10 times; on free cores nothing changes. Read when torch is loaded.
+# Threads that wait for each other spin first. With GNU OpenMP's own patience a training step takes 100 times as long as soon as
+# another program has some of the cores; with this one 5 to 10 times, for a sixth more on free cores. Read when torch is loaded.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
