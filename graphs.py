@@ -32,6 +32,9 @@ class Steps:
         """
         return step(*inputs)
 
+    def forget(self) -> None:
+        """Say that tensors which steps change are no longer the same ones."""
+
 
 PLAIN_STEPS = Steps()
 
@@ -85,15 +88,20 @@ class RecordedSteps(Steps):
                 recording.play, recording.result = self.recorder.record(step, recording.inputs)
             except RuntimeError as error:
                 self.working = False
-                self.recordings.clear()
-                reason = str(error).strip().splitlines()[0]
-                print(f"warning: no CUDA graphs, so smaller steps take longer: {name}: {reason}", file=sys.stderr)
+                cause = str(error.__context__ or error).strip()  # the error of the recording only says that there was one
+                print(f"warning: no CUDA graphs, so steps take longer: {name}: {cause.partition(chr(10))[0]}", file=sys.stderr)
+            if not self.working:  # not before the error is gone, which holds the memory of what has failed
+                self.forget()
                 return step(*inputs)
         for own, given in zip(recording.inputs, inputs, strict=True):
             own.copy_(given)
         recording.play()
         result = recording.result
         return result.clone() if isinstance(result, Tensor) else tuple(tensor.clone() for tensor in result)
+
+    def forget(self) -> None:
+        """Begin all recordings anew."""
+        self.recordings.clear()
 
 
 class CudaRecorder:
@@ -120,8 +128,16 @@ class CudaRecorder:
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
-        with torch.cuda.graph(graph, stream=self.stream):
-            result = step(*inputs)
+        current = torch.cuda.current_stream()
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                result = step(*inputs)
+        except BaseException:
+            # A recording that fails leaves its stream behind, and random streams that refuse to draw outside of recordings.
+            torch.cuda.set_stream(current)
+            for generator in (*self.generators, torch.cuda.default_generators[torch.cuda.current_device()]):
+                generator.graphsafe_set_state(generator.clone_state())
+            raise
         return graph.replay, result
 
 

@@ -92,6 +92,7 @@ class TrainState:
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:  # says how the saving machine's optimisers worked
                 group["capturable"] = self.generator.device.type == "cuda"
+        self.runner.forget()  # optimisers have new tensors now
         for name, rng in self.streams.items():
             if name in saved["streams"] or name not in LATER_STREAMS:
                 rng.set_state(saved["streams"][name])

@@ -176,6 +176,13 @@ def test_errors_of_a_step_are_not_taken_for_failed_recordings():
             steps.run("bad", lambda x: (_ for _ in ()).throw(RuntimeError("own")), torch.ones(1))
 
 
+def test_loading_a_state_begins_recordings_anew(monkeypatch):
+    """Or they would go on with the optimisers' old tensors."""
+    state, _ = trained(StateTape, monkeypatch)
+    state.load_state_dict(copy.deepcopy(state.state_dict()))
+    assert not state.runner.recordings
+
+
 def test_only_cuda_records():
     assert make_steps(torch.device("cpu"), True, []) is PLAIN_STEPS
     assert type(make_steps(torch.device("cuda"), False, [])) is Steps
@@ -200,13 +207,30 @@ def test_cuda_graphs_train_as_plain_steps_do(changes, capsys):
                 epoch(state, data, args)
         results.append(state)
     assert isinstance(results[1].runner, RecordedSteps) and results[1].runner.working, capsys.readouterr().err
+    assert all(recording.play is not None for recording in results[1].runner.recordings.values())
     for model in ("generator", "policy", "discriminator"):
         one, other = (weights(getattr(state, model)) for state in results)
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
 
 
 @needs_cuda
-def test_cpu_and_cuda_agree_on_losses_over_20_steps():
+def test_on_cuda_training_goes_on_after_a_failed_recording(capsys):
+    device = torch.device("cuda")
+    args = small_args(train_size=20)
+    state, data = make_state(args, device), make_data(args, device)
+    for _ in range(WARM_UP + 1):
+        state.runner.run("looks at a value", lambda x: x * x.sum().item(), torch.ones(3, device=device))
+    assert not state.runner.working
+    assert "looks at a value" in capsys.readouterr().err
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.rand(3, device=device)
+    for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
+        epoch(state, data, args)
+
+
+@needs_cuda
+def test_cpu_and_cuda_agree_on_losses_over_20_steps(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")  # as main.py does
     losses = {}
     for name in ("cpu", "cuda"):
         device = torch.device(name)
