@@ -107,7 +107,9 @@ def read_arrays(path: Path) -> list[np.ndarray]:
         except OSError:
             raise
         except Exception as error:  # a broken program can fail in any way
-            raise ValueError(f"no pickled list of float32 arrays: {error}") from error
+            # Only its own words: those of the pickle module show pieces of the file.
+            reason = f": {error}" if isinstance(error, pickle.UnpicklingError) and str(error) else ""
+            raise ValueError(f"no pickled list of float32 arrays{reason}") from error
     if not isinstance(value, list) or not all(isinstance(item, _Array) and item.values is not None for item in value):
         raise ValueError("no pickled list of float32 arrays")
     return [item.values for item in value]

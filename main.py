@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
     args, checkpoint = resolve(vars(build_parser().parse_args(argv)))
     check(args, checkpoint)
     device = choose_device(args.device)
-    if args.d_precision == "tf32" and device.type != "cuda":
+    if args.is_train and args.d_precision == "tf32" and device.type != "cuda":
         raise UserError("--d_precision tf32: only CUDA devices have it")
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -51,7 +51,9 @@ def summary(args: argparse.Namespace, threads: int, on_cpu: bool) -> str:
     needed = needed_bytes(args, threads)
     total = PROCESS + sum(needed.values())
     largest = max(needed, key=lambda name: needed[name])
-    text = f"needs about {total / 2**30:.1f} GiB of memory (most of it: {largest}, {needed[largest] / 2**30:.1f} GiB)"
+    text = f"needs about {total / 2**30:.1f} GiB of memory"
+    if needed[largest] > PROCESS:
+        text += f" (most of it: {largest}, {needed[largest] / 2**30:.1f} GiB)"
     if on_cpu and total > (there := machine_bytes()):
         text += f"; this machine has {there / 2**30:.1f} GiB"
     return text

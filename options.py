@@ -114,10 +114,24 @@ FLAGS = (
     Flag(RUN, "device", str, "auto", "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
     Flag(RUN, "threads", whole(0), 0, 0, "CPU threads; 0 leaves the choice to torch"),
     Flag(RUN, "cuda_graphs", boolean, True, True, "on CUDA, record the steps of fixed shapes and play them back"),
-    Flag(RUN, "profile", boolean, False, False, "record the third epoch of each phase: traces for Perfetto in LOG_DIR/profile"),
+    Flag(
+        RUN,
+        "profile",
+        boolean,
+        False,
+        False,
+        "record one of the first epochs of each phase: traces for Perfetto in LOG_DIR/profile",
+    ),
     Flag(RUN, "is_train", boolean, True, True, "train; False evaluates the run's checkpoint instead"),
     Flag(RUN, "resume", boolean, False, False, "go on with the run in --log_dir (or --run_name), with its settings"),
-    Flag(RUN, "start_from", str, None, None, "begin a new run where the pre-training of another one (folder or checkpoint) ended"),
+    Flag(
+        RUN,
+        "start_from",
+        str,
+        None,
+        None,
+        "begin a new run where the pre-training of another one (folder or checkpoint) ended, with its seed, preset, data, G and D",
+    ),
     Flag(RUN, "overwrite", boolean, False, False, "replace a run that is in the log folders"),
     Flag(
         DATA, "dataset", tuple(DATASETS), "LSTM", "LSTM", "where the tokens come from: the oracle LSTM, or MIDI files (Nottingham)"
@@ -207,6 +221,7 @@ RESUMABLE = {
         "device",
         "threads",
         "cuda_graphs",
+        "d_precision",
         "profile",
         "is_train",
         "resume",
@@ -295,7 +310,7 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
         source = load_run(find_checkpoint(Path(given["start_from"])))
         given = {**inherited(given, source), **given}
     settings = {**preset_settings(given.get("preset", "default")), **DATASETS[given.get("dataset", "LSTM")], **given}
-    if "reward_constant" in given and settings["reward"] != "constant" and not settings["resume"]:
+    if "reward_constant" in given and settings["reward"] != "constant" and settings["is_train"] and not settings["resume"]:
         raise UserError(f"--reward_constant: --reward is {settings['reward']}")
     if settings["preset"] == "paper" and settings["seq_len"] == 32 and "d_filters" not in given:
         settings["d_filters"] = filter_list(PAPER_FILTERS_32)
@@ -308,7 +323,7 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
         settings["log_dir"], _ = log_folders(settings)
         path = Path(settings["log_dir"]) / LAST
         if not path.is_file():
-            raise UserError(f"nothing to resume: no {LAST} in {settings['log_dir']}")
+            raise UserError(f"nothing to {'resume' if settings['is_train'] else 'evaluate'}: no {LAST} in {settings['log_dir']}")
         checkpoint = load_run(path)
         saved = checkpoint["args"]
         for name, value in given.items():
@@ -328,6 +343,8 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
     elif settings["oracle_params"] is not None and source is None:
         settings |= oracle_sizes(settings["oracle_params"], given)
     settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
+    if source is not None and find_checkpoint(Path(given["start_from"])).resolve().parent == Path(settings["log_dir"]).resolve():
+        raise UserError(f"--start_from {given['start_from']}: the new run would replace that one; name another folder")
     return argparse.Namespace(**settings), checkpoint
 
 
@@ -373,6 +390,12 @@ def oracle_sizes(path: str, given: dict[str, Any]) -> dict[str, int]:
 
 def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     """Refuse combinations that can't work, before anything is written; raises UserError."""
+    for name in ("log_dir", "eval_log_dir"):
+        folder = Path(getattr(args, name))
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--{name} {folder} is no folder")
+    if args.save_oracle is not None and not Path(args.save_oracle).absolute().parent.is_dir():
+        raise UserError(f"--save_oracle {args.save_oracle}: there is no folder {Path(args.save_oracle).parent}")
     widest = max(width for width, _ in args.d_filters)
     if widest > args.seq_len:
         raise UserError(f"--d_filters: a filter of width {widest} does not fit sequences of --seq_len {args.seq_len}")
@@ -393,7 +416,10 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
         for phase, later, flag in (
             ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
             ("pretrain_d", done["adversarial"], "pretrain_d_epochs"),
+            ("adversarial", 0, "total_epochs"),
         ):
+            if done[phase] > getattr(args, flag):
+                raise UserError(f"--{flag} {getattr(args, flag)}: this run has made {done[phase]} epochs of that phase already")
             wanted = getattr(args, flag) if phase == "pretrain_g" or needs_discriminator(args) else 0
             if later and done[phase] < wanted:
                 raise UserError(f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs")

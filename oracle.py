@@ -54,7 +54,7 @@ def load_oracle(path: Path) -> Generator:
     except (ValueError, KeyError, EOFError, zipfile.BadZipFile, MemoryError) as error:
         raise UserError(f"--oracle_params {path}: {' '.join(str(error).split()) or 'not an oracle'}") from error
     oracle = Generator(*sizes)
-    weights = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    weights = {name: torch.tensor(values) for name, values in arrays.items()}
     oracle.embed.weight.copy_(weights["emb"])
     for kind, parameter in (("W", oracle.lstm.weight_ih_l0), ("U", oracle.lstm.weight_hh_l0), ("b", oracle.lstm.bias_ih_l0)):
         parameter.copy_(torch.cat([weights[f"{kind}{gate}"].t() for gate in TORCH_GATES]))

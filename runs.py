@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint import LAST
+from checkpoint import BEFORE, LAST
 from errors import UserError
 from options import PRESETS, preset_settings
 from run_log import METRICS
@@ -18,7 +18,7 @@ from run_log import METRICS
 # Settings that make no run another experiment: seeds, names, places, and how a run is carried out.
 NOT_COMPARED = {
     *("preset", "seed", "oracle_seed", "run_name", "log_dir", "eval_log_dir", "device", "threads", "is_train", "resume"),
-    *("overwrite", "evaluate", "save_every", "sample_every", "log_generation"),
+    *("overwrite", "evaluate", "save_every", "sample_every", "log_generation", "profile", "cuda_graphs", "save_oracle"),
 }
 COUNTS = ("seed", "pretrain_g_epochs", "total_epochs")  # settings that readers count with
 
@@ -124,7 +124,7 @@ def read_run(folder: Path) -> Run:
     if not isinstance(args, dict):
         raise UserError(f"{config} holds no settings")
     preset = args.get("preset")
-    settings = {**preset_settings(preset if preset in PRESETS else "default"), **args}
+    settings = {**preset_settings(preset if preset in PRESETS else "default"), **BEFORE, **args}
     if not all(isinstance(settings[name], int) for name in COUNTS):
         raise UserError(f"{config} is broken: {', '.join(COUNTS)} must be whole numbers")
     return Run(folder, settings, read_evaluations(folder), read_object(final, read_text(final)) if final.exists() else None)
@@ -153,7 +153,7 @@ def compared(run: Run) -> dict[str, str]:
 
 def stem(run: Run) -> str:
     """The name of a run's folder without the number of its seed and the time: `mle-3`, `mle-seed3-20261121-034730` -> `mle`."""
-    return re.sub(r"[-_.]?(seed)?[-_.]?\d+(-\d{8}-\d{6})?$", "", run.folder.resolve().name)
+    return re.sub(rf"[-_.]?(seed)?[-_.]?0*{run.settings['seed']}(-\d{{8}}-\d{{6}})?$", "", run.folder.resolve().name)
 
 
 def group_names(groups: list[list[Run]]) -> list[str]:

@@ -44,6 +44,7 @@ BAD_INPUT = {
     "resume what": (["--resume"], "--log_dir or --run_name"),
     "nothing to evaluate": (["--is_train", "False", "--log_dir", "x"], "no last.pt"),
     "contradiction": (["--resume", "--overwrite", "--log_dir", "x"], "choose one"),
+    "no folder for the oracle": (["--save_oracle", "nowhere/o.npz"], "--save_oracle nowhere/o.npz: there is no folder nowhere"),
     "no name": (["--run_name", ""], "no name for a folder"),
     "threads": (["--threads", "99999999999"], "at most 1024"),
     "untrained discriminator": (["--d_steps", "0", "--pretrain_d_epochs", "0"], "never trained"),
@@ -70,6 +71,8 @@ def test_unwritable_log_folder(flag, capsys, tmp_path):
     (tmp_path / "file").write_text("mine")
     assert run(flag, "file/logs", "--total_epochs", "0") == 2
     assert_one_line_error(capsys, "file/logs")
+    assert run(flag, "file", "--total_epochs", "0") == 2
+    assert_one_line_error(capsys, f"{flag} file is no folder")
     assert snapshot(tmp_path) == {"file": b"mine"}
 
 
@@ -225,6 +228,29 @@ def test_resuming_a_finished_run_changes_nothing_that_was_trained(finished, tmp_
     assert same(trained_state(finished / "train"), before)
     assert json_lines(finished / "train/metrics.jsonl") == rows
     assert scalars(finished / "eval") == points
+
+
+@pytest.mark.parametrize("flag", ["--pretrain_g_epochs", "--pretrain_d_epochs", "--total_epochs"])
+def test_fewer_epochs_than_there_are_is_refused(flag, finished, capsys):
+    before = snapshot(finished)
+    assert run("--resume", flag, "59", *folders(finished)) == 2
+    assert_one_line_error(capsys, f"{flag} 59", "has made")
+    assert snapshot(finished) == before
+
+
+def test_what_a_checkpoint_was_trained_with_does_not_hinder_its_evaluation(tmp_path, capsys):
+    short = ["--pretrain_g_epochs", "1", "--total_epochs", "2", "--reward", "constant", *folders(tmp_path)]
+    assert run(*short) == 0
+    assert run("--is_train", "False", "--reward_constant", "0.5", *folders(tmp_path)) == 0
+    path = tmp_path / "train/last.pt"
+    saved = torch.load(path, weights_only=True)
+    saved["args"]["d_precision"] = "tf32"  # on a machine with CUDA
+    torch.save(saved, path)
+    assert run("--is_train", "False", "--device", "cpu", *folders(tmp_path)) == 0
+    capsys.readouterr()
+    assert run("--resume", "--total_epochs", "3", "--device", "cpu", *folders(tmp_path)) == 2
+    assert_one_line_error(capsys, "--d_precision tf32")
+    assert run("--resume", "--total_epochs", "3", "--device", "cpu", "--d_precision", "float32", *folders(tmp_path)) == 0
 
 
 def test_looking_more_often_does_not_change_training(tmp_path):

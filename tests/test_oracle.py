@@ -217,7 +217,7 @@ def test_a_run_on_an_oracle_from_a_file(tmp_path, capsys):
         (["--oracle_params", "good.npz", "--oracle_init", "normal"], ["--oracle_init"]),
         (["--oracle_params", "good.npz", "--dataset", "Nottingham"], ["--dataset LSTM"]),
         (["--save_oracle", "good.npz"], ["something else"]),
-        (["--save_oracle", "no/such/folder.npz"], ["No such file"]),
+        (["--save_oracle", "no/such/folder.npz"], ["--save_oracle no/such/folder.npz: there is no folder no/such"]),
     ],
 )
 def test_bad_flags_end_in_one_line_before_anything_is_written(flags, words, tmp_path, monkeypatch, capsys):

@@ -205,6 +205,16 @@ def test_it_can_be_resumed_without_its_source(tmp_path):
     assert same(trained_state(tmp_path / "whole" / "train"), trained_state(tmp_path / "parts" / "train"))
 
 
+@pytest.mark.parametrize("source", ["mle/train", "mle/train/last.pt"])
+def test_the_run_that_it_begins_from_is_not_replaced(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pretrained(tmp_path / "mle")
+    before = snapshot(tmp_path)
+    assert run("--start_from", source, "--overwrite", *folders(tmp_path / "mle")) == 2
+    assert_one_line_error(capsys, f"--start_from {source}", "replace that one")
+    assert snapshot(tmp_path) == before
+
+
 def test_an_untrained_discriminator_may_have_other_sizes(tmp_path):
     source = pretrained(tmp_path / "mle")
     flags = ["--d_filters", "1x3,3x5", "--pretrain_d_epochs", "1", "--total_epochs", "1", "--start_from", source]
