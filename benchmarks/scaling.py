@@ -127,6 +127,8 @@ def draw(curves: dict[str, tuple[list[int], list[float], list[float]]], path: Pa
         ax.loglog(sizes, seconds, "o-", label="measured")
         ax.loglog(sizes, [w * seconds[middle] / work[middle] for w in work], ":", color="gray", label="counted work")
         ax.set_xlabel(NAMES[name])
+        ax.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+        ax.set_xticks([], minor=True)
         ax.grid(True, which="both", alpha=0.3)
     axes[0].set_ylabel("seconds, rewards of one update")
     axes[0].legend()
