@@ -85,6 +85,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
     if checkpoint is None:
         prepare_folders(log_dir, eval_log_dir, args.overwrite)
+    print(memory.summary(args, torch.get_num_threads(), device.type == "cpu"), flush=True)
     state = make_state(args, device)
     if checkpoint is None:
         data = first_data(args, state, device)
@@ -104,7 +105,6 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
         done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
         log.line(f"going on with {log_dir} after {done}")
     data.runner = state.runner
-    log.line(memory.summary(args, torch.get_num_threads(), device.type == "cpu"))
     log.line(data.summary())
     trainer = Trainer(state, data, args, log, checkpoint["last_evaluation"] if checkpoint else {})
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}

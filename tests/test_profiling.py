@@ -11,7 +11,9 @@ import pytest
 import torch
 from cli import ROOT, TINY, run
 
+import main
 import memory
+from errors import UserError
 from options import preset_settings
 
 
@@ -68,3 +70,14 @@ def test_more_than_the_machine_has_is_said(monkeypatch):
     assert "this machine" not in memory.summary(args, 4, on_cpu=False)
     monkeypatch.setattr(memory, "machine_bytes", lambda: 2**40)
     assert "this machine" not in memory.summary(args, 4, on_cpu=True)
+
+
+def test_what_a_run_needs_is_said_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def no_data(*_):
+        raise UserError("no data")
+
+    monkeypatch.setattr(main, "make_data", no_data)
+    assert run() == 2
+    assert "needs about" in capsys.readouterr().out
