@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from checkpoint import write_atomically
 from errors import UserError
-from generator import sampling_numbers
+from generator import sample_in_steps
 from graphs import PLAIN_STEPS, Steps, to_device
 from metrics import Bleu, Likelihoods, divergences, entropy, mean_and_error, self_bleu, sequence_nll, with_errors
 from oracle import load_oracle, make_oracle
@@ -113,8 +113,7 @@ class OracleData(TrainingSet):
 
     def fresh(self, num: int) -> Tensor:
         """Sequences from the oracle, (num, T)."""
-        numbers = to_device(sampling_numbers(num, self.seq_len, self.train_rng), self.oracle.device)
-        return self.runner.run("samples of the oracle", self.oracle.sample_from, numbers)
+        return sample_in_steps(self.oracle, num, self.seq_len, self.train_rng, self.runner, "samples of the oracle")
 
     def training_bleu(self) -> Bleu:
         """BLEU against the training set; where batches are drawn fresh, against as many sequences as the paper trains on."""

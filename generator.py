@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from categorical import chunk_rows
 from cross_entropy import LOWEST_LOG_PROBABILITY, weighted_nll
 from decoder import Decoder
-from graphs import to_device
+from graphs import Steps, to_device
 from workers import run_all, scratch
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
@@ -203,6 +203,11 @@ class Generator(nn.Module):
         size = max(1, decoder.sampler.max_rows)
         run_all([partial(piece, slice(first, first + size)) for first in range(0, num, size)], self.device)
         return tokens
+
+
+def sample_in_steps(model: Generator, num: int, seq_len: int, rng: torch.Generator, steps: Steps, name: str) -> Tensor:
+    """What `model.sample(num, seq_len, rng)` gives, drawn as a step of that name: (num, seq_len)."""
+    return steps.run(name, model.sample_from, to_device(sampling_numbers(num, seq_len, rng), model.device))
 
 
 def sampling_numbers(num: int, seq_len: int, rng: torch.Generator) -> Tensor:

@@ -307,7 +307,8 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
     """
     source = None
     if given.get("start_from") is not None and not given.get("resume"):
-        source = load_run(find_checkpoint(Path(given["start_from"])))
+        source_path = find_checkpoint(Path(given["start_from"]))
+        source = load_run(source_path)
         given = {**inherited(given, source), **given}
     settings = {**preset_settings(given.get("preset", "default")), **DATASETS[given.get("dataset", "LSTM")], **given}
     if "reward_constant" in given and settings["reward"] != "constant" and settings["is_train"] and not settings["resume"]:
@@ -343,7 +344,7 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
     elif settings["oracle_params"] is not None and source is None:
         settings |= oracle_sizes(settings["oracle_params"], given)
     settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
-    if source is not None and find_checkpoint(Path(given["start_from"])).resolve().parent == Path(settings["log_dir"]).resolve():
+    if source is not None and source_path.resolve().parent == Path(settings["log_dir"]).resolve():
         raise UserError(f"--start_from {given['start_from']}: the new run would replace that one; name another folder")
     return argparse.Namespace(**settings), checkpoint
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data_loader import OracleData, TuneData
 from discriminator import REAL, Discriminator, products_in
-from generator import Generator, sampling_numbers
+from generator import Generator, sample_in_steps
 from graphs import PLAIN_STEPS, Steps, make_steps, to_device
 from metrics import discriminator_scores
 from rewards import bleu_values, constant_values, random_values
@@ -162,8 +162,7 @@ def policy_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, rew
 
 def samples(state: TrainState, num: int, args: argparse.Namespace, stream_name: str) -> Tensor:
     """Sequences of G drawn with one of the training's random streams, (num, T)."""
-    numbers = sampling_numbers(num, args.seq_len, state.streams[stream_name])
-    return state.runner.run("samples of G", state.generator.sample_from, to_device(numbers, state.generator.device))
+    return sample_in_steps(state.generator, num, args.seq_len, state.streams[stream_name], state.runner, "samples of G")
 
 
 def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) -> Metrics:

@@ -10,7 +10,6 @@ roll-outs' run on as many threads as the roll-outs, one product a thread; the ot
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import resource
 import statistics
@@ -23,8 +22,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as main.py does, before torch is loaded
 
+from main import choose_device  # first: it says how long threads spin, before torch is loaded
+
+# isort: split
 import plain
 import torch
 from torch import Tensor
@@ -35,7 +36,6 @@ from data_loader import make_data
 from decoder import Decoder
 from discriminator import PRECISIONS
 from graphs import WARM_UP
-from main import choose_device
 from options import Parser, boolean, preset_settings, whole
 from rollout import completions
 from run_log import describe_device

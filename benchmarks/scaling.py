@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import resource
 import statistics
 import subprocess
@@ -20,11 +19,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as main.py does, before torch is loaded
 
+from main import choose_device  # first: it says how long threads spin, before torch is loaded
+
+# isort: split
 import torch
 
-from main import choose_device
+from graphs import PLAIN_STEPS, WARM_UP
 from memory import PROCESS, needed_bytes
 from options import Parser, preset_settings, whole
 from run_log import describe_device
@@ -58,12 +59,13 @@ def point(change: dict[str, int], device: torch.device, repeats: int) -> dict[st
     args = settings(change)
     state = make_state(args, device)
     tokens = state.generator.sample(args.batch_size, args.seq_len, stream(1, "benchmark"))
+    first = 1 if state.runner is PLAIN_STEPS else WARM_UP + 1  # calls that set things up, the recording included
     seconds = []
-    for _ in range(repeats + 1):
+    for _ in range(first + repeats):
         start = time.perf_counter()
         discriminator_values(state, tokens, args.rollout_num).sum().item()
         seconds.append(time.perf_counter() - start)
-    return {"seconds": statistics.median(seconds[1:]), "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": statistics.median(seconds[first:]), "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def slope(x: list[float], y: list[float]) -> float:
