@@ -64,7 +64,8 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     data = io.BytesIO()
     torch.save({"format": FORMAT, **payload}, data)
     data.seek(0)
-    torch.load(data, weights_only=True)  # what could not be read back, a numpy number say, must fail now and not on --resume
+    # What could not be read back, a numpy number say, must fail now and not on --resume.
+    torch.load(data, map_location="cpu", weights_only=True)
     write_atomically(path, lambda file: file.write(data.getbuffer()))
 
 

@@ -114,7 +114,9 @@ def rollouts(s: Setting) -> Part:
     n = s.args.rollout_num
     return Part(
         lambda: completions(s.state.policy, s.tokens, n, s.rng, s.state.runner),
-        lambda: plain.plain_action_values(s.state.policy, lambda x: torch.zeros(len(x)), s.tokens, n, s.device_rng),
+        lambda: plain.plain_action_values(
+            s.state.policy, lambda x: torch.zeros(len(x), device=x.device), s.tokens, n, s.device_rng
+        ),
         s.rollout_products(),
         pooled=s.device.type == "cpu",
     )

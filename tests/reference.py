@@ -28,7 +28,7 @@ def sequence_probability(model: Generator, tokens: torch.Tensor) -> torch.Tensor
 def plain_action_values(policy, reward, tokens, num_rollouts, rng):
     """Eq. 4 word for word: for every roll-out and prefix, run the prefix, complete it token by token, score it."""
     batch, seq_len = tokens.shape
-    values = torch.zeros(batch, seq_len)
+    values = torch.zeros(batch, seq_len, device=tokens.device)
     for _ in range(num_rollouts):
         for t in range(1, seq_len):
             state = policy.initial_state(batch)

@@ -18,14 +18,22 @@ FORBIDDEN = {
 }
 
 
+def why_not(function, args):
+    """Why a CUDA graph can't hold an operation on a GPU's tensors, or None."""
+    masked = function in (torch.ops.aten.index.Tensor, torch.ops.aten.index_put.default, torch.ops.aten.index_put_.default)
+    if masked and any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1]):
+        return "looks for the true values of a mask"
+    return FORBIDDEN.get(function)
+
+
 class _Tape(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.calls = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function in FORBIDDEN:
-            raise RuntimeError(f"{function} {FORBIDDEN[function]}")
+        if why_not(function, args):
+            raise RuntimeError(f"{function} {why_not(function, args)}")
         result = function(*args, **(kwargs or {}))
         self.calls.append((function, args, kwargs or {}, result))
         return result

@@ -21,11 +21,11 @@ def optimiser_tensors(state):
     return [t for o in state.optimizers.values() for values in o.state.values() for t in values.values()]
 
 
-def trained(recorder_class, monkeypatch, **changes):
-    """State and numbers of a small training that goes a GPU's way, on the CPU."""
+def trained(recorder_class, monkeypatch, device="cpu", **changes):
+    """State and numbers of a small training that goes a GPU's way, on the CPU or on a device that is given."""
     monkeypatch.setattr("workers.CPU_TYPES", ())
     args = small_args(**changes)
-    state, data = make_state(args, torch.device("cpu")), make_data(args, torch.device("cpu"))
+    state, data = make_state(args, torch.device(device)), make_data(args, torch.device(device))
     if recorder_class is not None:
         state.runner = RecordedSteps(recorder_class(state))
     data.runner = state.runner

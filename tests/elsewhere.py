@@ -1,0 +1,143 @@
+"""A device that isn't there, for machines without a GPU: "meta" by name, its tensors in the CPU's memory.
+
+It minds what CUDA minds: operations on tensors of different devices fail, so do random streams of another device and NumPy, and
+inside a step that could be recorded (`StrictSteps`) so does all that a CUDA graph can't hold.
+"""
+
+import contextlib
+from unittest import mock
+
+import torch
+import torch._dynamo  # torch imports it late, and it must not meet the changed torch.Generator
+from tape import why_not
+from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils._pytree import tree_leaves, tree_map
+
+import categorical
+import discriminator
+from graphs import Steps
+
+ELSEWHERE = torch.device("meta")
+CPU = torch.device("cpu")
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor of that device; `held` has its numbers."""
+
+    @staticmethod
+    def __new__(cls, held):
+        """A tensor on ELSEWHERE with the shape of the one that it holds."""
+        return torch.Tensor._make_wrapper_subclass(
+            cls, held.shape, held.stride(), held.storage_offset(), dtype=held.dtype, device=ELSEWHERE
+        )
+
+    is_meta = False  # or loading would warn
+
+    def __init__(self, held):
+        self.held = held
+
+    def __repr__(self):
+        return f"Elsewhere({self.held})"
+
+    def __reduce_ex__(self, protocol):
+        return self.held.__reduce_ex__(protocol)
+
+    def tolist(self):
+        """The numbers in Python."""
+        return self.cpu().tolist()
+
+    @classmethod
+    def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
+        return _call(function, args, kwargs or {})
+
+
+class _Device(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        return _call(function, args, kwargs or {})
+
+
+class _Stream(torch.Generator):
+    """A random stream that says which device it is for."""
+
+    def __new__(cls, device="cpu"):
+        stream = super().__new__(cls)
+        _streams[stream._cdata] = torch.device(device)
+        return stream
+
+    def __init__(self, device="cpu"):
+        pass
+
+    @property
+    def device(self):
+        """Where numbers may be drawn with it."""
+        return _streams[self._cdata]
+
+
+_streams = {}  # the device of each random stream, by what torch knows it by
+_in_step = False
+
+
+def _call(function, args, kwargs):
+    leaves = tree_leaves((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
+    here = [tensor for tensor in tensors if not isinstance(tensor, Elsewhere)]
+    target = kwargs.get("device") or (ELSEWHERE if there else CPU)
+    moves = function in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+    if there and any(tensor.dim() for tensor in here) and not moves:
+        raise RuntimeError(f"{function}: tensors on different devices")
+    crosses = bool(there and here) or (there and target.type == "cpu") or (here and target == ELSEWHERE)
+    if _in_step and (crosses or (there and why_not(function, args))):
+        raise RuntimeError(f"{function} inside a step")
+    for leaf in leaves:
+        if isinstance(leaf, torch._C.Generator) and _streams.get(leaf._cdata, CPU) != target:
+            raise RuntimeError(f"{function}: a random stream of another device than {target}")
+    held_args, held_kwargs = tree_map(lambda leaf: leaf.held if isinstance(leaf, Elsewhere) else leaf, (args, kwargs))
+    if held_kwargs.get("device") is not None:
+        held_kwargs["device"] = CPU
+    result = function(*held_args, **held_kwargs)
+    if function is torch.ops.aten.copy_.default:
+        return args[0]
+    if target.type == "cpu":
+        if any(result is tensor.held for tensor in there):  # a move that found nothing to do
+            return result.clone()
+        return result
+    result = tree_map(lambda leaf: Elsewhere(leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
+    return return_and_correct_aliasing(function, args, kwargs, result) if there and not moves else result
+
+
+class StrictSteps(Steps):
+    """Runs steps as they are, and fails where a CUDA graph would: at looks at values and at copies between devices.
+
+    Attributes:
+        names: of the steps that were run.
+    """
+
+    def __init__(self):
+        self.names = set()
+
+    def run(self, name, step, *inputs):
+        """As `Steps.run`."""
+        global _in_step
+        self.names.add(name)
+        assert all(isinstance(tensor, Elsewhere) for tensor in inputs), f"{name}: its tensors are not on the device"
+        _in_step = True
+        try:
+            return step(*inputs)
+        finally:
+            _in_step = False
+
+
+@contextlib.contextmanager
+def a_device_elsewhere():
+    """Inside, ELSEWHERE can be used as a device."""
+    sizes = (categorical.CHUNK_ELEMENTS, categorical.DRAW_ELEMENTS, categorical.MOST_ROWS)
+    sizes += (discriminator.SCORING_ROWS, discriminator.SCORING_ELEMENTS)
+    fused = "torch.optim.optimizer._get_fused_kernels_supported_devices"
+    with contextlib.ExitStack() as stack:
+        for table in sizes:
+            stack.enter_context(mock.patch.dict(table, {ELSEWHERE.type: table["cuda"]}))
+        stack.enter_context(mock.patch("torch.Generator", _Stream))
+        stack.enter_context(mock.patch(fused, return_value=["cpu", ELSEWHERE.type]))
+        stack.enter_context(_Device())
+        yield
