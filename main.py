@@ -34,6 +34,10 @@ from run_log import RunLog, describe_device, prepare_folders, remove_run
 from train import TrainState, make_state
 from trainer import Trainer, final_evaluation
 
+# Numbers below 1e-38 become 0. A CPU takes 100 times as long for a product of them, and a discriminator that is sure has gradients
+# of that size: its steps would take up to twice as long, for digits that no weight can see. Threads take it over when they start.
+torch.set_flush_denormal(True)
+
 
 def choose_device(name: str) -> torch.device:
     """The device of a --device value, made the current one, with products in float32.

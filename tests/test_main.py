@@ -535,3 +535,18 @@ def test_patience_of_threads_is_set_before_torch_is_loaded_unless_the_user_has_s
         [sys.executable, "-c", IMPORTS_MAIN], cwd=ROOT, env={**others, **given}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split()[0] == expected
+
+
+MULTIPLIES_SMALL_NUMBERS = """
+import main, torch
+from workers import run_all
+torch.set_num_threads(4)
+small, cpu = torch.full((2000, 2000), 2e-38), torch.device("cpu")
+results = [small * 0.25, torch.mm(small, torch.full((2000, 300), 1e-6)), *run_all([lambda: small[:50] * 0.25] * 8, cpu)]
+print([int(result.count_nonzero()) for result in results])
+"""
+
+
+def test_numbers_too_small_for_a_weight_to_see_are_zero_on_all_threads():
+    done = subprocess.run([sys.executable, "-c", MULTIPLIES_SMALL_NUMBERS], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(json.loads(done.stdout)) == {0}
