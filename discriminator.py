@@ -107,13 +107,13 @@ class Discriminator(nn.Module):
     def _features(self, tokens: Tensor) -> Tensor:
         """Largest activation of each filter over all positions: (B, T) -> (B, F)."""
         embedded = self.embed(tokens)  # (B, T, E)
-        features = []
+        responses, biases = [], []
         for width, layer in self.convolutions.items():
             windows = embedded.unfold(1, int(width), 1).flatten(2)  # (B, T - width + 1, E·width)
-            response = nn.functional.linear(windows, layer.weight).amax(dim=1)  # (B, filters of this width)
-            # One bias for all positions, and ReLU is monotone: both may follow the maximum.
-            features.append(torch.relu(response + layer.bias))
-        return torch.cat(features, dim=1)
+            responses.append(nn.functional.linear(windows, layer.weight).amax(dim=1))  # (B, filters of this width)
+            biases.append(layer.bias)
+        # One bias for all positions, and ReLU is monotone: both may follow the maximum.
+        return torch.relu(torch.cat(responses, dim=1) + torch.cat(biases))
 
     @torch.no_grad()
     def prob_real(self, tokens: Tensor) -> Tensor:
