@@ -33,6 +33,7 @@ from oracle import save_oracle
 from run_log import RunLog, describe_device, prepare_folders, remove_run
 from train import TrainState, make_state
 from trainer import Trainer, final_evaluation
+from workers import on_cpu
 
 # Numbers below 1e-38 become 0. A CPU takes 100 times as long for a product of them, and a discriminator that is sure has gradients
 # of that size: its steps would take up to twice as long, for digits that no weight can see. Threads take it over when they start.
@@ -89,7 +90,7 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
     if checkpoint is None:
         prepare_folders(log_dir, eval_log_dir, args.overwrite)
-    print(memory.summary(args, torch.get_num_threads(), device.type == "cpu"), flush=True)
+    print(memory.summary(args, torch.get_num_threads(), on_cpu(device)), flush=True)
     state = make_state(args, device)
     if checkpoint is None:
         data = first_data(args, state, device)

@@ -149,10 +149,10 @@ def generator_step(state: TrainState, loss: Tensor, optimizer: str, grad_clip: f
     return loss.detach(), norm
 
 
-def mle_step(state: TrainState, grad_clip: float, tokens: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def mle_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One step of maximum likelihood on sequences (B, T), read as they are or as the inputs (B, T); returns loss and norm."""
     weights = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
-    return generator_step(state, state.generator.weighted_nll(tokens, weights, inputs), "mle", grad_clip)
+    return generator_step(state, state.generator.weighted_nll(tokens, weights, inputs), "mle", args.grad_clip)
 
 
 def policy_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +173,7 @@ def pretrain_g_epoch(state: TrainState, data: Data, args: argparse.Namespace) ->
         inputs = ()
         if args.scheduled_sampling:
             inputs = (state.generator.mixed_inputs(tokens, omega, state.streams["scheduled sampling"]),)
-        loss, norm = state.runner.run("maximum likelihood", partial(mle_step, state, args.grad_clip), tokens, *inputs)
+        loss, norm = state.runner.run("maximum likelihood", partial(mle_step, state, args), tokens, *inputs)
         losses.append(loss)
         norms.append(norm)
     tokens_read = len(losses) * args.batch_size * args.seq_len
@@ -198,9 +198,7 @@ def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace)
         state.discriminator.dropout_rng.manual_seed(int(torch.randint(2**62, (), generator=state.streams["dropout"])))
     totals = torch.zeros(5, device=pool.device)  # on the device: no .item() in the loop
 
-    def step(tokens: Tensor, classes: Tensor) -> Tensor:
-        return discriminator_step(state, tokens, classes, args.d_l2, args.d_precision)
-
+    step = partial(discriminator_step, state, args)
     order = None
     for _ in range(args.d_epochs):
         if order is None or args.shuffle:
@@ -221,13 +219,13 @@ def discriminator_metrics(rounds: list[Tensor]) -> dict[str, float]:
     return dict(zip(("d_loss", "d_accuracy_real", "d_accuracy_fake"), means, strict=True))
 
 
-def discriminator_step(state: TrainState, tokens: Tensor, labels: Tensor, l2: float, precision: str = "float32") -> Tensor:
+def discriminator_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, labels: Tensor) -> Tensor:
     """One step of D on sequences (B, T) and classes (B,); returns (loss, real right, real seen, fake right, fake seen)."""
     state.optimizers["discriminator"].zero_grad(set_to_none=True)
-    with products_in(precision, tokens.device):
+    with products_in(args.d_precision, tokens.device):
         logits = state.discriminator(tokens)  # (B, 2)
         cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
-        loss = cross_entropy + l2 * state.discriminator.l2() if l2 else cross_entropy
+        loss = cross_entropy + args.d_l2 * state.discriminator.l2() if args.d_l2 else cross_entropy
         loss.backward()
     state.optimizers["discriminator"].step()
     right, real = logits.argmax(dim=1) == labels, labels == REAL

@@ -44,7 +44,6 @@ from streams import stream
 from train import (
     TrainState,
     adversarial_epoch,
-    discriminator_step,
     discriminator_values,
     make_state,
     samples,
@@ -153,9 +152,7 @@ def d_step(s: Setting) -> Part:
     """One step of D: forward, backward (two products for each of the forward's), optimiser."""
     s.state.discriminator.train()
     return Part(
-        lambda: s.state.runner.run(
-            "discriminator", lambda *b: discriminator_step(s.state, *b, s.args.d_l2, s.args.d_precision), s.tokens, s.labels()
-        ),
+        lambda: s.state.runner.run("discriminator", partial(train.discriminator_step, s.state, s.args), s.tokens, s.labels()),
         lambda: plain.discriminator_step(s.conv, s.conv_adam, s.tokens, s.labels()),
         s.d_products(s.args.batch_size, 3),
     )
@@ -165,7 +162,7 @@ def mle_step(s: Setting) -> Part:
     """One step of maximum likelihood."""
     tokens, args = s.tokens, s.args
     return Part(
-        lambda: s.state.runner.run("maximum likelihood", partial(train.mle_step, s.state, args.grad_clip), tokens),
+        lambda: s.state.runner.run("maximum likelihood", partial(train.mle_step, s.state, args), tokens),
         lambda: plain.mle_step(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip),
         [(tokens.numel(), args.g_hidden_dim, args.vocab_size, 3)],
     )

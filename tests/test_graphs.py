@@ -234,13 +234,13 @@ def test_cpu_and_cuda_agree_on_losses_over_20_steps(monkeypatch):
     losses = {}
     for name in ("cpu", "cuda"):
         device = torch.device(name)
-        args = small_args(vocab_size=500, seq_len=20, batch_size=32, train_size=32 * 20, d_keep_prob=1.0, shuffle=False)
+        args = small_args(vocab_size=500, seq_len=20, batch_size=32, train_size=32 * 20, d_keep_prob=1.0, d_l2=0.2, shuffle=False)
         state, data = make_state(args, device), make_data(args, device)
         values = []
         for tokens in data.batches(args.batch_size):
-            values.append(train.mle_step(state, args.grad_clip, tokens)[0].item())
+            values.append(train.mle_step(state, args, tokens)[0].item())
             labels = torch.arange(len(tokens), device=device) % 2
-            values.append(train.discriminator_step(state, tokens, labels, 0.2)[0].item())
+            values.append(train.discriminator_step(state, args, tokens, labels)[0].item())
             values.append(train.policy_step(state, args, tokens, torch.full(tokens.shape, 0.5, device=device))[0].item())
         assert len(values) == 60
         losses[name] = values

@@ -204,9 +204,9 @@ def test_without_shuffling_the_batches_stay_as_in_the_authors_code(monkeypatch):
     seen = []
     original = train.discriminator_step
 
-    def spy(state, tokens, *rest):
+    def spy(state, args, tokens, labels):
         seen.append(tokens)
-        return original(state, tokens, *rest)
+        return original(state, args, tokens, labels)
 
     monkeypatch.setattr(train, "discriminator_step", spy)
     for _ in range(2):
@@ -221,9 +221,7 @@ def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
     state, data, args = small_run(train_size=20, d_epochs=2)
     seen = []
     original = train.discriminator_step
-    monkeypatch.setattr(
-        train, "discriminator_step", lambda s, *batch_and_more: seen.append(batch_and_more[:2]) or original(s, *batch_and_more)
-    )
+    monkeypatch.setattr(train, "discriminator_step", lambda s, a, *batch: seen.append(batch) or original(s, a, *batch))
     train.discriminator_round(state, data, args)
     assert len(seen) == 2 * (40 // 6)
     real_rows = set(map(tuple, data.train.tolist()))
@@ -239,10 +237,10 @@ def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
 def test_precision_of_d_rounds_the_products_of_its_training_only():
     losses, scores = {}, {}
     for precision in ("float32", "bf16"):
-        state, data, _ = small_run(d_keep_prob=1.0, d_precision=precision)
+        state, data, args = small_run(d_keep_prob=1.0, d_precision=precision)
         tokens, labels = data.held_out[:6], torch.tensor([1, 0] * 3)
         before = state.discriminator.prob_real(tokens)
-        losses[precision] = train.discriminator_step(state, tokens, labels, 0.0, precision)[0].item()
+        losses[precision] = train.discriminator_step(state, args, tokens, labels)[0].item()
         scores[precision] = before
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in state.discriminator.parameters())
     assert torch.equal(scores["float32"], scores["bf16"])
@@ -271,13 +269,13 @@ def test_tf32_is_set_for_the_products_inside_only():
 
 
 def test_discriminator_loss_adds_l2_of_the_output_layer_only():
-    state, data, _ = small_run(d_keep_prob=1.0)
+    state, data, args = small_run(d_keep_prob=1.0, d_l2=0.0)
     tokens, labels = data.held_out[:6], torch.tensor([1, 0] * 3)
-    without = train.discriminator_step(state, tokens, labels, 0.0)[0]
-    state, data, _ = small_run(d_keep_prob=1.0)
+    without = train.discriminator_step(state, args, tokens, labels)[0]
+    state, data, args = small_run(d_keep_prob=1.0, d_l2=0.2)
     layer = state.discriminator.output
     penalty = 0.2 * (layer.weight.square().sum() + layer.bias.square().sum()).item() / 2
-    assert train.discriminator_step(state, tokens, labels, 0.2)[0].item() == pytest.approx(without.item() + penalty, rel=1e-5)
+    assert train.discriminator_step(state, args, tokens, labels)[0].item() == pytest.approx(without.item() + penalty, rel=1e-5)
 
 
 def test_long_gradients_are_clipped_and_counted():
