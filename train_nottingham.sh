@@ -29,14 +29,16 @@ if [ "$own_data" = no ] && [ ! -d "$folder" ]; then
     "$PYTHON" - "$zip" "$NOTTINGHAM_URL" "$NOTTINGHAM_MIRROR" <<'FETCH' || fail "could not fetch the tunes: put Nottingham.zip at $PWD/data/Nottingham.zip, or name it by NOTTINGHAM_ZIP"
 import os, shutil, sys, urllib.request
 zip_path, *urls = sys.argv[1:]
+partial = f"{zip_path}.{os.getpid()}.partial"  # of its own: runs may be started side by side
 for url in urls:
     try:
-        with urllib.request.urlopen(url, timeout=60) as answer, open(zip_path + ".partial", "wb") as file:
+        with urllib.request.urlopen(url, timeout=60) as answer, open(partial, "wb") as file:
             shutil.copyfileobj(answer, file)
-        os.replace(zip_path + ".partial", zip_path)
+        os.replace(partial, zip_path)
         sys.exit(0)
     except OSError:
-        pass
+        if os.path.exists(partial):
+            os.remove(partial)
 sys.exit(1)
 FETCH
   fi

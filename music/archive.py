@@ -44,7 +44,11 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(data)
                 counts[split] += 1
-        os.replace(partial, target)
+        try:
+            os.replace(partial, target)
+        except OSError:
+            if not target.is_dir():  # or another run, started beside this one, has unpacked the same meanwhile
+                raise
     except MidiError as error:
         raise UserError(f"{archive}: {member.name}: {error}") from error
     except (CorpusError, zipfile.BadZipFile) as error:

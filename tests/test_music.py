@@ -252,6 +252,24 @@ def test_damaged_zips_are_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_two_runs_may_unpack_at_once(tmp_path, monkeypatch):
+    zipped, target = tmp_path / "tunes.zip", tmp_path / "data/tunes"
+    with zipfile.ZipFile(zipped, "w") as file:
+        for split in corpus.SPLITS:
+            file.writestr(f"{split}/a.mid", scale())
+    original = archive.read_tokens
+
+    def begins_a_second_one(data, grid):
+        monkeypatch.setattr(archive, "read_tokens", original)
+        archive.unpack(zipped, target)
+        return original(data, grid)
+
+    monkeypatch.setattr(archive, "read_tokens", begins_a_second_one)
+    assert archive.unpack(zipped, target) == {"train": 1, "valid": 1, "test": 1}
+    assert sorted(p.name for p in target.iterdir()) == sorted(corpus.SPLITS)
+    assert [p.name for p in target.parent.iterdir()] == ["tunes"]
+
+
 def test_the_cache_notices_changes(tmp_path, monkeypatch):
     folder = split_folder(tmp_path / "tunes")
     reads = []
