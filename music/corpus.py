@@ -1,7 +1,8 @@
 """A collection of tunes: MIDI files in a folder or a zip, parsed once, split into train, valid and test.
 
-A folder with subfolders train, valid and test keeps that split; any other is split by file, seeded. Broken files among good ones
-are skipped and named. Parsed tokens go to a cache, where a file's size and time of change tell whether it is still the same.
+A folder with subfolders train, valid and test keeps that split, and must then have all three; any other is split by file, seeded.
+Broken files among good ones, and files beside a split's folders, are skipped and named. Parsed tokens go to a cache, where a
+file's size and time of change tell whether it is still the same.
 """
 
 from __future__ import annotations
@@ -182,8 +183,10 @@ def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
         name, reason = corpus.skipped[0]
         more = f" and {len(corpus.skipped) - 1} more" if len(corpus.skipped) > 1 else ""
         raise CorpusError(f"{source} holds no usable MIDI file: {name}: {reason}{more}")
-    split_of = {name: folder_split(name) for name in good}
-    if set(split_of.values()) != set(SPLITS):
+    split_of = {name: folder_split(name) for name in parsed}  # of broken files too: a split is meant, whatever can be read of it
+    if any(split_of.values()):
+        _check_given_split(parsed, split_of, source)
+    else:
         split_of = _split_by_file(sorted(good), source, seed)
     for name, tokens in good.items():
         split = split_of[name]
@@ -198,6 +201,21 @@ def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
 def folder_split(name: str) -> str | None:
     """The split that a file's folders name."""
     return next((part.lower() for part in PurePosixPath(name).parts[:-1] if part.lower() in SPLITS), None)
+
+
+def _check_given_split(parsed: Parsed, split_of: dict[str, str | None], source: Path) -> None:
+    """Refuse a split that lacks a part. Splitting by file instead would put tunes of the test folder into training."""
+    problems = []
+    for split in SPLITS:
+        values = {name: value for name, value in parsed.items() if split_of[name] == split}
+        if not values:
+            problems.append(f"no folder {split} with MIDI files")
+        elif all(isinstance(value, str) for value in values.values()):
+            name, reason = next(iter(values.items()))
+            problems.append(f"no usable MIDI file in {split} ({name}: {reason})")
+    if problems:
+        given = " and ".join(split for split in SPLITS if split in split_of.values())
+        raise CorpusError(f"{source} has {given}, but {', and '.join(problems)}: a split needs train, valid and test")
 
 
 def _split_by_file(names: list[str], source: Path, seed: int) -> dict[str, str | None]:

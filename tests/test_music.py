@@ -5,6 +5,7 @@ import io
 import random
 import shutil
 import zipfile
+from pathlib import Path
 
 import mido
 import numpy as np
@@ -203,6 +204,41 @@ def test_broken_files_among_good_ones_are_skipped_by_name(tmp_path):
         "test/drums.mid": "drums only",
     }
     assert len(found.tunes["train"]) == 3
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_strays_beside_a_split_are_left_out_and_named(tmp_path, zipped):
+    folder = source = split_folder(tmp_path / "tunes/Nottingham").parent
+    for name in ("a.mid", "Nottingham/b.mid", "Nottingham/extra/c.mid"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(scale())
+    if zipped:
+        source = shutil.make_archive(str(tmp_path / "zipped"), "zip", folder)
+    found = load_corpus(Path(source), SECONDS, 0)
+    assert {split: len(tunes) for split, tunes in found.tunes.items()} == {"train": 3, "valid": 1, "test": 2}
+    assert all(f"/{split}/" in name for split in corpus.SPLITS for name in found.names[split])
+    strays = ("Nottingham/b.mid", "Nottingham/extra/c.mid", "a.mid")
+    assert sorted(found.skipped) == [(name, "outside the folders train, valid and test") for name in strays]
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        ({"valid": None}, "has train and test, but no folder valid with MIDI files"),
+        ({"test": b"la"}, r"no usable MIDI file in test \(test/test_0.mid: not a readable MIDI file\)"),
+        ({"train": b"la", "valid": None}, "no usable MIDI file in train .*, and no folder valid"),
+        ({"valid": None, "test": None}, "has train, but no folder valid with MIDI files, and no folder test"),
+    ],
+)
+def test_a_split_that_lacks_a_part_is_refused(tmp_path, broken, words):
+    folder = split_folder(tmp_path / "tunes")
+    for split, data in broken.items():
+        for path in (folder / split).iterdir():
+            path.unlink() if data is None else path.write_bytes(data)
+    for i in range(4):
+        (folder / f"stray_{i}.mid").write_bytes(scale())
+    with pytest.raises(CorpusError, match=words):
+        load_corpus(folder, SECONDS, 0)
 
 
 @pytest.mark.parametrize(
