@@ -27,10 +27,10 @@ import torch
 import memory
 from checkpoint import find_checkpoint, load_run, must_fit, write_json
 from data_loader import OracleData, TuneData, make_data
-from errors import UserError, exit_with_one_line
+from errors import READER_GONE, UserError, exit_with_one_line
 from options import build_parser, check, resolve
 from oracle import save_oracle
-from run_log import RunLog, describe_device, prepare_folders, remove_run
+from run_log import RunLog, describe_device, held, must_be_writable, prepare_folders, remove_run
 from train import TrainState, make_state
 from trainer import Trainer, final_evaluation
 from workers import on_cpu
@@ -71,7 +71,9 @@ def clean_stop(trainer: Trainer) -> Iterator[None]:
     def at_once(_number: int, _frame: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    def after_this_epoch(_number: int, _frame: object) -> None:
+    def after_this_epoch(number: int, frame: object) -> None:
+        if trainer.finished:  # all is saved
+            at_once(number, frame)
         trainer.stop_requested = True
         trainer.log.line("stopping after this epoch (again: stop at once, losing what came after the last checkpoint)")
         for number in before:
@@ -86,10 +88,8 @@ def clean_stop(trainer: Trainer) -> Iterator[None]:
 
 
 def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: torch.device) -> int:
-    """Run or go on with a training; returns the exit status (130 where Ctrl-C ended it)."""
+    """Run or go on with a training in folders that are ready; returns the exit status (130 where Ctrl-C ended it)."""
     log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
-    if checkpoint is None:
-        prepare_folders(log_dir, eval_log_dir, args.overwrite)
     print(memory.summary(args, torch.get_num_threads(), on_cpu(device)), flush=True)
     state = make_state(args, device)
     if checkpoint is None:
@@ -119,17 +119,21 @@ def train(args: argparse.Namespace, checkpoint: dict[str, Any] | None, device: t
     try:
         with clean_stop(trainer):
             trainer.begin(new=checkpoint is None)
-            finished = trainer.run()
-        if finished and args.evaluate:
-            report(final_evaluation(state, data, args), log.line, log_dir / "final.json")
+            trainer.run()
+            if trainer.finished and args.evaluate:
+                report(final_evaluation(state, data, args), log.line, log_dir / "final.json")
+    except OSError as error:
+        if error.filename is None:  # TensorBoard's writer does not say where
+            error.filename = str(log_dir)
+        raise
     except KeyboardInterrupt:
         log.line(f"stopped; go on from the last checkpoint with: {again}")
         return 130
     finally:
         log.close()
-    if not finished:
+    if not trainer.finished:
         print(f"stopped; everything is saved. Go on with: {again}")
-        return 130
+        return 130 if trainer.stop_requested else READER_GONE
     return 0
 
 
@@ -180,7 +184,13 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(args.threads)
     if checkpoint is not None and not args.is_train:
         return evaluate_only(args, checkpoint, device)
-    return train(args, checkpoint, device)
+    log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
+    if checkpoint is None:
+        prepare_folders(log_dir, eval_log_dir, args.overwrite)
+    else:
+        must_be_writable(log_dir, eval_log_dir)
+    with held(log_dir):
+        return train(args, checkpoint, device)
 
 
 if __name__ == "__main__":

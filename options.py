@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -232,6 +233,7 @@ RESUMABLE = {
         "sample_every",
         "log_generation",
         "save_oracle",
+        "data_dir",  # the data may have moved; that they are the same is checked when they are read
     ),
     *("pretrain_g_epochs", "pretrain_d_epochs", "total_epochs", "run_name", "log_dir", "eval_log_dir"),
 }
@@ -395,6 +397,8 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
         folder = Path(getattr(args, name))
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--{name} {folder} is no folder")
+        if os.fsencode(folder) != str(folder).encode(errors="replace"):
+            raise UserError(f"--{name} {str(folder)!r} is not UTF-8 text")
     if args.save_oracle is not None and not Path(args.save_oracle).absolute().parent.is_dir():
         raise UserError(f"--save_oracle {args.save_oracle}: there is no folder {Path(args.save_oracle).parent}")
     widest = max(width for width, _ in args.d_filters)

@@ -6,10 +6,12 @@ file was (`marks`); resuming cuts the files back to that length, so that epochs 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,12 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from errors import UserError
+from errors import UserError, discard_output
+
+try:
+    import fcntl
+except ImportError:  # only POSIX has it
+    fcntl = None
 
 if TYPE_CHECKING:
     from music.midi import Grid
@@ -61,11 +68,39 @@ def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
     if found and not overwrite:
         ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
         raise UserError(f"{found[0].parent} already holds a run: {ways}")
-    for folder in (log_dir, eval_log_dir):
+    must_be_writable(log_dir, eval_log_dir)
+
+
+def must_be_writable(*folders: Path) -> None:
+    """Make folders and see that they can be written: TensorBoard's writer says it late, and in a page of text. Raises OSError."""
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Inside, no other process may write the run in this folder. The system lets go of it with the process, however that ends.
+
+    Raises:
+        UserError: another process is at work on it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is at work on this run") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def remove_run(log_dir: Path, eval_log_dir: Path) -> None:
@@ -109,6 +144,9 @@ class RunLog:
         moved: the run's folder is not where the checkpoint was written.
         next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
 
+    Attributes:
+        reader_gone: the program that read the lines, `head` or `tee` say, has ended.
+
     Raises:
         UserError: a folder holds another run.
         OSError: a file can't be written.
@@ -120,6 +158,7 @@ class RunLog:
         if marks is not None:
             cut_back(log_dir, eval_log_dir, marks, moved)
         self.folders = {"log": log_dir, "eval": eval_log_dir}
+        threading.excepthook = _leave_to_the_next_call
         # Line buffering: a reader sees each epoch at once.
         self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
         self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
@@ -127,6 +166,7 @@ class RunLog:
         self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
         self.bar: tqdm | None = None
         self.interactive = sys.stderr.isatty()
+        self.reader_gone = False
 
     def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float]]) -> None:
         """One training epoch of a phase: scalars `phase/name`, a list as `phase/name/01`, `phase/name/02`, ..."""
@@ -191,9 +231,13 @@ class RunLog:
             self.bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
 
     def line(self, text: str) -> None:
-        """One line on the screen, above the progress bar."""
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        """One line on the screen, above the progress bar. That nobody reads it any more must not end an epoch half-way."""
+        try:
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            self.reader_gone = True
+            discard_output()
 
     def line_now_and_then(self, epoch: int, total: int, text: str) -> None:
         """A line for those without a progress bar, about SCREEN_LINES times a phase."""
@@ -206,6 +250,12 @@ class RunLog:
             self.bar.close()
         for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
             stream.close()
+
+
+def _leave_to_the_next_call(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer threads hand an OSError on to whoever writes next: no traceback of the thread's besides."""
+    if not issubclass(args.exc_type, OSError):
+        threading.__excepthook__(args)
 
 
 def _wav_summary(tag: str, wav: bytes) -> Summary:

@@ -210,13 +210,13 @@ def discriminator_round(state: TrainState, data: Data, args: argparse.Namespace)
 
 
 def discriminator_metrics(rounds: list[Tensor]) -> dict[str, float]:
-    """Loss and accuracies of D, the mean of what each `discriminator_round` returned."""
-    values = [
-        (loss, real_right / max(1.0, real_seen), fake_right / max(1.0, fake_seen))
-        for loss, real_right, real_seen, fake_right, fake_seen in torch.stack(rounds).tolist()
-    ]
-    means = (sum(column) / len(rounds) for column in zip(*values, strict=True))
-    return dict(zip(("d_loss", "d_accuracy_real", "d_accuracy_fake"), means, strict=True))
+    """Loss and accuracies of D over all that each `discriminator_round` returned."""
+    loss, real_right, real_seen, fake_right, fake_seen = torch.stack(rounds).sum(dim=0).tolist()
+    values = {"d_loss": loss / len(rounds)}
+    for name, right, seen in (("real", real_right, real_seen), ("fake", fake_right, fake_seen)):
+        if seen:  # a tiny round may have batches of one class only
+            values[f"d_accuracy_{name}"] = right / seen
+    return values
 
 
 def discriminator_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, labels: Tensor) -> Tensor:

@@ -69,6 +69,10 @@ class Trainer:
         args: the run's settings.
         log: open logs.
         last_evaluation: the numbers of the latest evaluation, for the screen.
+
+    Attributes:
+        stop_requested: set it, and the training ends after the epoch under way.
+        finished: the last epoch is done, and saved.
     """
 
     def __init__(
@@ -82,6 +86,7 @@ class Trainer:
         self.state, self.data, self.args, self.log = state, data, args, log
         self.last_evaluation = last_evaluation
         self.stop_requested = False
+        self.finished = False
 
     def phases(self) -> list[tuple[str, Callable[..., Metrics], int]]:
         """(name, epoch function, number of epochs) in order."""
@@ -104,8 +109,8 @@ class Trainer:
             (Path(self.args.log_dir) / "final.json").unlink(missing_ok=True)  # of an end that is no longer one
         self.save()
 
-    def run(self) -> bool:
-        """Train to the end, or until `stop_requested` is set; returns whether the end was reached. Saves in both cases.
+    def run(self) -> None:
+        """Train to the end, or until `stop_requested` is set or nobody reads the lines any more. Saves in all cases.
 
         Raises:
             UserError: the loss is no longer finite.
@@ -119,10 +124,10 @@ class Trainer:
                 for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
                     self._epoch(phase, run_epoch, num_epochs)
                     epoch_done()
-                    if self.stop_requested:
+                    if self.stop_requested or self.log.reader_gone:
                         self.save()
-                        return False
-        return True
+                        return
+        self.finished = True
 
     def _epoch(self, phase: str, run_epoch: Callable[..., Metrics], num_epochs: int) -> None:
         start = time.perf_counter()
@@ -179,8 +184,8 @@ class Trainer:
     def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
         now = {"nll": self.last_evaluation.get("nll_oracle"), "nll_test": self.last_evaluation.get("nll_test")}
         now |= {"BLEU-4": self.last_evaluation.get("bleu4"), "loss": values.get("loss"), "reward": values.get("reward")}
-        if "d_accuracy_real" in values:
-            now["D accuracy"] = (values["d_accuracy_real"] + values["d_accuracy_fake"]) / 2
+        if accuracies := [values[name] for name in ("d_accuracy_real", "d_accuracy_fake") if name in values]:
+            now["D accuracy"] = sum(accuracies) / len(accuracies)
         now = {name: value for name, value in now.items() if value is not None}
         self.log.show(now)
         text = "  ".join(f"{name} {value:.4f}" for name, value in now.items())

@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -550,3 +551,75 @@ print([int(result.count_nonzero()) for result in results])
 def test_numbers_too_small_for_a_weight_to_see_are_zero_on_all_threads():
     done = subprocess.run([sys.executable, "-c", MULTIPLIES_SMALL_NUMBERS], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout)) == {0}
+
+
+def test_a_run_that_another_process_writes_is_left_alone(tmp_path):
+    process = start("--pretrain_g_epochs", "100000", *folders(tmp_path), cwd=tmp_path)
+    while not (tmp_path / "train/last.pt").exists():
+        time.sleep(0.1)
+    for flags in (["--resume"], ["--overwrite"]):
+        second = start(*flags, *folders(tmp_path), cwd=tmp_path)
+        _, err = second.communicate(timeout=120)
+        assert second.returncode == 2
+        assert "another process" in err and err.count("\n") == 1
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert run("--resume", *folders(tmp_path), "--pretrain_g_epochs", "100000", "--is_train", "False") == 0
+
+
+@pytest.mark.parametrize("signalled", [True, False])
+def test_a_reader_of_the_lines_that_ends_costs_no_epoch(signalled, tmp_path):
+    """`main.py | tee log` and Ctrl-C, which ends tee first; and `main.py | head`."""
+    long = ["--pretrain_g_epochs", "100000" if signalled else "3000", "--save_every", "100000", "--eval_every", "100000"]
+    process = start(*long, *folders(tmp_path), cwd=tmp_path)
+    for line in process.stdout:
+        if line.startswith("on "):
+            break
+    while len(json_lines(tmp_path / "train/training.jsonl")) < 20:
+        time.sleep(0.1)
+    process.stdout.close()
+    if signalled:
+        process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=300) == (130 if signalled else 141)
+    saved = torch.load(tmp_path / "train/last.pt", weights_only=True)["state"]["counts"]["epochs_done"]["pretrain_g"]
+    assert 20 <= saved == len(json_lines(tmp_path / "train/training.jsonl")) < 3000
+    assert process.stderr.read() == ""
+
+
+def test_events_that_do_not_fit_the_disk_are_told_in_one_line(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    flags = ["--pretrain_g_epochs", "100000", "--save_every", "100000", "--eval_every", "1"]
+    process = start(*flags, *folders(tmp_path), cwd=tmp_path, preexec_fn=limit)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert err.count("\n") == 1 and "train" in err, err
+
+
+def test_sigterm_ends_the_last_evaluation(tmp_path):
+    short = ["--total_epochs", "0", "--pretrain_g_epochs", "1", "--final_eval_samples", "6000000"]
+    process = start(*short, *folders(tmp_path), cwd=tmp_path)
+    for line in process.stdout:
+        if line.startswith("pretrain_g"):
+            break
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (130, "")
+    assert "go on" in out
+
+
+def test_output_that_the_terminal_cannot_show_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    process = start("--pretrain_g_epochs", "1", "--total_epochs", "0", *folders(tmp_path), cwd=tmp_path)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_names_that_are_no_text_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("--run_name", "bad\udcff") == 2
+    assert_one_line_error(capsys, "UTF-8")
+    assert snapshot(tmp_path) == {}

@@ -109,6 +109,20 @@ def test_training_windows_are_the_training_tunes_only(tunes):
     assert len(data.held_out) == 3 * 5
 
 
+def test_the_tunes_of_a_run_may_move(tunes, tmp_path, capsys):
+    data = shutil.copytree(tunes, tmp_path / "tunes")
+    short = "--pretrain_g_epochs 2 --total_epochs 0".split()
+    assert run(*MUSIC, *short, "--data_dir", str(data), *folders(tmp_path)) == 0
+    data.rename(tmp_path / "moved")
+    capsys.readouterr()
+    again = ["--resume", *folders(tmp_path)]
+    assert call(main.main, *again, "--pretrain_g_epochs", "3") == 2
+    assert_one_line_error(capsys, "no data at")
+    for more in (["--pretrain_g_epochs", "3"], ["--pretrain_g_epochs", "4"], ["--is_train", "False"]):
+        moved = [] if more[1] == "4" else ["--data_dir", str(tmp_path / "moved")]  # the run remembers where they are
+        assert call(main.main, *again, *more, *moved) == 0, capsys.readouterr().err
+
+
 def test_resuming_ends_with_the_same_weights_and_refuses_other_tunes(finished, tunes, tmp_path, capsys):
     copy = tmp_path / "copy"
     shutil.copytree(tunes, copy)

@@ -234,6 +234,13 @@ def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
     assert state.discriminator.training
 
 
+def test_accuracies_of_d_are_over_what_was_seen():
+    """Loss, real right and seen, fake right and seen: a round without one class says nothing of it."""
+    rounds = [torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([2.0, 0, 0, 3, 4])]
+    assert train.discriminator_metrics(rounds) == {"d_loss": 1.5, "d_accuracy_real": 1.0, "d_accuracy_fake": 0.75}
+    assert train.discriminator_metrics(rounds[:1]) == {"d_loss": 1.0, "d_accuracy_real": 1.0}
+
+
 def test_precision_of_d_rounds_the_products_of_its_training_only():
     losses, scores = {}, {}
     for precision in ("float32", "bf16"):
