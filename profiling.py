@@ -15,7 +15,7 @@ ROWS = 40  # of the table of operations
 
 
 @contextlib.contextmanager
-def profiled(folder: Path | None, phase: str) -> Iterator[Callable[[], None]]:
+def profiled(folder: Path | None, phase: str, device: torch.device) -> Iterator[Callable[[], None]]:
     """Record an epoch of a phase; the body calls what this yields after each epoch. A folder of None records nothing.
 
     Writes `<phase>.json.gz`, the trace, and `<phase>.txt`, the operations by the time they take, once it is over.
@@ -27,7 +27,7 @@ def profiled(folder: Path | None, phase: str) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     activities = [torch.profiler.ProfilerActivity.CPU]
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         activities.append(torch.profiler.ProfilerActivity.CUDA)
 
     def write(profiler: torch.profiler.profile) -> None:
@@ -35,7 +35,7 @@ def profiled(folder: Path | None, phase: str) -> Iterator[Callable[[], None]]:
         partial = folder / f".{phase}.partial.json.gz"
         profiler.export_chrome_trace(str(partial))
         partial.replace(folder / f"{phase}.json.gz")
-        by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+        by = "self_cuda_time_total" if device.type == "cuda" else "self_cpu_time_total"
         table = profiler.key_averages().table(sort_by=by, row_limit=ROWS)
         write_atomically(folder / f"{phase}.txt", lambda file: file.write(table.encode()))
 

@@ -120,7 +120,7 @@ class Trainer:
             if self.state.epochs_done[phase] >= num_epochs:
                 continue
             folder = Path(self.args.log_dir) / "profile" if self.args.profile else None
-            with profiled(folder, phase) as epoch_done:
+            with profiled(folder, phase, self.state.generator.device) as epoch_done:
                 for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
                     self._epoch(phase, run_epoch, num_epochs)
                     epoch_done()
