@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 from errors import UserError, exit_with_one_line
-from music.corpus import SPLITS, CorpusError, folder_split, zip_members
+from music.corpus import BROKEN_ZIP, SPLITS, CorpusError, folder_split, zip_members
 from music.midi import Grid, MidiError, read_tokens
 
 NOTTINGHAM = {"train": 694, "valid": 173, "test": 170}  # files of the original archive
@@ -51,7 +51,7 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
                 raise
     except MidiError as error:
         raise UserError(f"{archive}: {member.name}: {error}") from error
-    except (CorpusError, zipfile.BadZipFile) as error:
+    except (CorpusError, *BROKEN_ZIP) as error:
         raise UserError(str(error) if isinstance(error, CorpusError) else f"{archive} is not a readable zip") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

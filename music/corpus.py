@@ -7,6 +7,7 @@ file's size and time of change tell whether it is still the same.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -26,6 +27,7 @@ SHARES = (0.8, 0.1, 0.1)  # of the files, where the folder itself has no split
 SUFFIXES = (".mid", ".midi")
 CACHE_FORMAT = 1
 MAX_FILE_BYTES = 20_000_000  # no tune is larger; a zip may claim anything
+BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, UnicodeDecodeError)  # of its list of members
 
 
 class CorpusError(ValueError):
@@ -70,7 +72,7 @@ def load_corpus(source: Path, grid: Grid, seed: int, progress: Callable[[list[Me
     try:
         with zipfile.ZipFile(source) as archive:
             return _split(_parse(list(zip_members(archive)), source, grid, progress), source, seed)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError) as error:
+    except BROKEN_ZIP as error:
         raise CorpusError(f"{source} is neither a folder nor a readable zip") from error
 
 
@@ -104,7 +106,12 @@ def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
             raise MidiError(f"larger than {MAX_FILE_BYTES} bytes")
         try:
             return archive.read(info)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever damage makes of the decompressors: each has errors of its own
+            # Damage can be an OSError too: without a number from bz2, EINVAL from a jump to before the file. Others are the disk's.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+                raise
             raise MidiError("damaged or encrypted in the zip") from error
 
     return read
@@ -150,7 +157,7 @@ def _read_cache(path: Path) -> dict[str, tuple[str, np.ndarray | str]]:
             result[name] = (stamp, reason if reason else tokens[first : first + length])
             first += length
         return result if first == len(tokens) else {}
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except Exception:  # whatever a damaged file makes of the parsers: the tunes themselves are still there
         return {}
 
 

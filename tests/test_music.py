@@ -288,6 +288,61 @@ def test_damaged_zips_are_refused(tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def damage(path, name, kind):
+    """Overwrite a member of a zip where it lies, or say of it that it is encrypted or of an unknown compression."""
+    with zipfile.ZipFile(path) as file:
+        info, start_of_list = file.getinfo(name), file.start_dir
+    data = bytearray(path.read_bytes())
+    entry = next(
+        i for i in range(start_of_list, len(data)) if data[i : i + 4] == b"PK\1\2" and data[i + 46 :].startswith(name.encode())
+    )
+    if kind == "bytes":
+        first = info.header_offset + 30 + len(name)
+        data[first : first + info.compress_size] = b"\xff" * info.compress_size
+    elif kind == "encrypted":
+        data[entry + 8] |= 1
+        data[info.header_offset + 6] |= 1
+    elif kind == "compression":
+        data[entry + 10] = data[info.header_offset + 8] = 97
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        *((method, "bytes") for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
+        (zipfile.ZIP_DEFLATED, "encrypted"),
+        (zipfile.ZIP_DEFLATED, "compression"),
+    ],
+)
+def test_a_damaged_member_of_a_zip_is_one_unreadable_tune(tmp_path, method, kind):
+    path = tmp_path / "tunes.zip"
+    with zipfile.ZipFile(path, "w", method) as file:
+        for name in ("train/a.mid", "train/b.mid", "valid/a.mid", "test/a.mid"):
+            file.writestr(name, scale())
+    damage(path, "train/b.mid", kind)
+    found = load_corpus(path, SECONDS, 0)
+    assert found.names["train"] == ["train/a.mid"]
+    assert found.skipped == [("train/b.mid", "damaged or encrypted in the zip")]
+    with pytest.raises(UserError, match=r"train/b\.mid: damaged or encrypted"):
+        archive.unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_zips_with_a_broken_list_of_members_are_refused(tmp_path):
+    path = tmp_path / "tunes.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("train/é.mid", scale())
+    whole = path.read_bytes()
+    entry = whole.index(b"PK\1\2")
+    for damaged in (whole[: entry + 6] + b"\xff" + whole[entry + 7 :], whole.replace("é".encode(), b"\xff\xff")):
+        path.write_bytes(damaged)
+        with pytest.raises(CorpusError, match="readable zip"):
+            load_corpus(path, SECONDS, 0)
+        with pytest.raises(UserError, match="readable zip"):
+            archive.unpack(path, tmp_path / "out")
+
+
 def test_two_runs_may_unpack_at_once(tmp_path, monkeypatch):
     zipped, target = tmp_path / "tunes.zip", tmp_path / "data/tunes"
     with zipfile.ZipFile(zipped, "w") as file:
@@ -330,6 +385,19 @@ def test_the_cache_notices_changes(tmp_path, monkeypatch):
     for path in (tmp_path / "cache/seqgan").iterdir():
         path.write_bytes(b"broken")
     assert [t.tolist() for t in load_corpus(folder, SECONDS, 0).tunes["train"]] == [t.tolist() for t in third.tunes["train"]]
+
+
+def test_a_damaged_cache_is_built_anew(tmp_path):
+    folder = split_folder(tmp_path / "tunes")
+    first = [t.tolist() for t in load_corpus(folder, SECONDS, 0).tunes["train"]]
+    cache = corpus.cache_file(folder, SECONDS)
+    whole = cache.read_bytes()
+    damage(cache, "index.npy", "bytes")
+    overwritten = cache.read_bytes()
+    for damaged in (b"", b"broken", whole[:-9], whole[:99], overwritten):
+        cache.write_bytes(damaged)
+        assert [t.tolist() for t in load_corpus(folder, SECONDS, 0).tunes["train"]] == first
+        assert len(corpus._read_cache(cache)) == 6
 
 
 def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
