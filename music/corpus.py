@@ -25,7 +25,7 @@ from music.midi import Grid, MidiError, read_tokens
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)  # of the files, where the folder itself has no split
 SUFFIXES = (".mid", ".midi")
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2  # 1 also kept what had failed only while it was read
 MAX_FILE_BYTES = 20_000_000  # no tune is larger; a zip may claim anything
 BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, UnicodeDecodeError)  # of its list of members
 
@@ -128,6 +128,7 @@ def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[
     known = _read_cache(cache)
     parsed: Parsed = {m.name: known[m.name][1] for m in members if m.name in known and known[m.name][0] == m.stamp}
     missing = [m for m in members if m.name not in parsed]
+    unread = set()
     for member in progress(missing) if missing else ():
         try:
             parsed[member.name] = read_tokens(member.read(), grid)
@@ -135,8 +136,9 @@ def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[
             parsed[member.name] = str(error)
         except OSError as error:
             parsed[member.name] = error.strerror or "can't be read"
-    if missing:
-        _write_cache(cache, {m.name: (m.stamp, parsed[m.name]) for m in members})
+            unread.add(member.name)  # not for the cache: what ends it, a chmod say, changes neither size nor time
+    if len(missing) > len(unread):
+        _write_cache(cache, {m.name: (m.stamp, parsed[m.name]) for m in members if m.name not in unread})
     return {m.name: parsed[m.name] for m in members}
 
 

@@ -1,6 +1,7 @@
 """MIDI to tokens and back, collections of tunes, and what is measured on them."""
 
 import csv
+import errno
 import io
 import random
 import shutil
@@ -385,6 +386,29 @@ def test_the_cache_notices_changes(tmp_path, monkeypatch):
     for path in (tmp_path / "cache/seqgan").iterdir():
         path.write_bytes(b"broken")
     assert [t.tolist() for t in load_corpus(folder, SECONDS, 0).tunes["train"]] == [t.tolist() for t in third.tunes["train"]]
+
+
+def test_files_that_could_not_be_read_are_tried_again(tmp_path, monkeypatch):
+    folder = split_folder(tmp_path / "tunes")
+    (folder / "train/words.mid").write_text("la la la")
+    original, reads = Path.read_bytes, []
+
+    def denied(path):
+        reads.append(path.name)
+        if path.name == "train_1.mid":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    words = ("train/words.mid", "not a readable MIDI file")
+    for num_reads in (7, 8):  # the second time only what could not be read
+        found = load_corpus(folder, SECONDS, 0)
+        assert sorted(found.skipped) == [("train/train_1.mid", "Permission denied"), words]
+        assert len(reads) == num_reads
+    monkeypatch.setattr(Path, "read_bytes", original)
+    found = load_corpus(folder, SECONDS, 0)
+    assert len(found.tunes["train"]) == 3
+    assert found.skipped == [words]
 
 
 def test_a_damaged_cache_is_built_anew(tmp_path):
