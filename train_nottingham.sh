@@ -1,32 +1,56 @@
 #!/usr/bin/env bash
 # SeqGAN on the Nottingham folk tunes: finds or fetches the MIDI files, then trains. Flags are passed on to main.py:
 #   bash train_nottingham.sh --seed 2 --run_name tunes
-# The data: --data_dir FOLDER_OR_ZIP; or the zip that NOTTINGHAM_ZIP names; or data/Nottingham, fetched if it is absent.
+# The data: --data_dir FOLDER_OR_ZIP; or the zip that NOTTINGHAM_ZIP names; or data/Nottingham beside this file, fetched if absent.
+# It may be called from any folder: the user's paths, and the logs, are relative to that one.
 set -euo pipefail
-cd "$(dirname "$0")"
+project=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
 NOTTINGHAM_URL=${NOTTINGHAM_URL:-http://www-etud.iro.umontreal.ca/~boulanni/Nottingham.zip}
 NOTTINGHAM_MIRROR=${NOTTINGHAM_MIRROR:-http://www-labs.iro.umontreal.ca/~lisa/deep/data/Nottingham.zip}
 PYTHON=${PYTHON:-python}
-folder=data/Nottingham
+data=$project/data
+[ ! "$PWD" -ef "$project" ] || data=data # as main.py's default says it, so that a run goes on after the project was moved
+folder=$data/Nottingham
+
+# Whether a switch is on: switched NAME DEFAULT FLAGS. As main.py reads it, a value may follow, after = or as a word of its own.
+switched() {
+  local name=$1 value=$2 before='' flag
+  shift 2
+  for flag in "$@"; do
+    if [ "$before" = "$name" ] && [ "${flag#--}" = "$flag" ]; then flag=$name=$flag; fi
+    case "$flag" in
+      "$name"=[Ff][Aa][Ll][Ss][Ee] | "$name"=[Nn][Oo] | "$name"=0) value=no ;;
+      "$name" | "$name"=*) value=yes ;;
+    esac
+    before=$flag
+  done
+  echo "$value"
+}
 
 fail() {
   echo "error: $1" >&2
   exit 2
 }
 
-own_data=no
+resume=$(switched --resume no "$@")
+own_data=$resume
+other_run=$resume # whether the settings of another run say where the tunes are
+[ "$(switched --is_train yes "$@")" = yes ] || other_run=yes
 for flag in "$@"; do
-  case "$flag" in --data_dir | --data_dir=* | --resume | --help) own_data=yes ;; esac
+  case "$flag" in
+    --data_dir | --data_dir=* | --help) own_data=yes ;;
+    --start_from | --start_from=*) other_run=yes ;;
+  esac
 done
 
 if [ "$own_data" = no ] && [ ! -d "$folder" ]; then
-  mkdir -p data
-  zip=${NOTTINGHAM_ZIP:-data/Nottingham.zip}
+  mkdir -p "$data"
+  zip=${NOTTINGHAM_ZIP:-$data/Nottingham.zip}
   if [ ! -f "$zip" ]; then
     [ -z "${NOTTINGHAM_ZIP:-}" ] || fail "NOTTINGHAM_ZIP: no file $zip"
     echo "fetching $NOTTINGHAM_URL"
-    "$PYTHON" - "$zip" "$NOTTINGHAM_URL" "$NOTTINGHAM_MIRROR" <<'FETCH' || fail "could not fetch the tunes: put Nottingham.zip at $PWD/data/Nottingham.zip, or name it by NOTTINGHAM_ZIP"
+    "$PYTHON" - "$zip" "$NOTTINGHAM_URL" "$NOTTINGHAM_MIRROR" <<'FETCH' || fail "could not fetch the tunes: put Nottingham.zip at $project/data/Nottingham.zip, or name it by NOTTINGHAM_ZIP"
 import os, shutil, sys, urllib.request
 zip_path, *urls = sys.argv[1:]
 partial = f"{zip_path}.{os.getpid()}.partial"  # of its own: runs may be started side by side
@@ -42,9 +66,11 @@ for url in urls:
 sys.exit(1)
 FETCH
   fi
-  "$PYTHON" -m music.archive "$zip" "$folder"
+  PYTHONPATH=$project${PYTHONPATH:+:$PYTHONPATH} "$PYTHON" "$project/music/archive.py" "$zip" "$folder"
 fi
 
+[ "$resume" = no ] || exec "$PYTHON" "$project/main.py" "$@"
 # Later flags win, so that a flag of the user's replaces one of these.
-case " $* " in *" --resume"*) exec "$PYTHON" main.py "$@" ;; esac
-exec "$PYTHON" main.py --dataset Nottingham --pretrain_g_epochs 500 --total_epochs 500 "$@"
+set -- --dataset Nottingham --pretrain_g_epochs 500 --total_epochs 500 "$@"
+if [ "$data" != data ] && [ "$own_data" = no ] && [ "$other_run" = no ]; then set -- --data_dir "$folder" "$@"; fi
+exec "$PYTHON" "$project/main.py" "$@"

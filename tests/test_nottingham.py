@@ -232,16 +232,17 @@ def test_sample_refuses_what_it_cannot_do(finished, tmp_path, monkeypatch, capsy
     assert snapshot(tmp_path) == before
 
 
-def shell(folder, *flags, **variables):
-    """train_nottingham.sh in a copy of the project; returns the finished process."""
+def shell(folder, *flags, cwd=None, **variables):
+    """train_nottingham.sh in a copy of the project, called from there or from cwd; returns the finished process."""
     for path in ROOT.iterdir():
-        if path.suffix in (".py", ".sh") or path.name == "music":
+        if path.suffix in (".py", ".sh") or (path.name == "music" and not (folder / "music").exists()):
             (folder / path.name).symlink_to(path) if path.is_dir() else shutil.copy(path, folder)
     environment = {**os.environ, "PYTHON": sys.executable, "NOTTINGHAM_URL": "http://127.0.0.1:9/", **variables}
     environment["NOTTINGHAM_MIRROR"] = "http://127.0.0.1:9/"
     tiny = "--threads 1 --eval_samples 20 --final_eval_samples 20 --pretrain_g_epochs 2 --total_epochs 0 --seq_len 8".split()
-    command = ["bash", "train_nottingham.sh", *tiny, *flags]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    script = "train_nottingham.sh" if cwd is None else os.path.relpath(folder / "train_nottingham.sh", cwd)
+    command = ["bash", script, *tiny, *flags]
+    return subprocess.run(command, cwd=cwd or folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_the_script_unpacks_trains_and_can_run_twice(tunes, tmp_path):
@@ -295,3 +296,55 @@ def test_the_script_refuses_an_unsafe_zip(tmp_path):
     assert done.stderr.count("\n") == 1
     assert "not safe" in done.stderr
     assert not list(tmp_path.rglob("evil.mid"))
+
+
+def data_dir(log_dir):
+    """Where a run's settings say that its tunes are."""
+    return json.loads((log_dir / "config.json").read_text())["args"]["data_dir"]
+
+
+def test_the_script_may_be_called_from_another_folder(tunes, tmp_path):
+    project, here = tmp_path / "my project", tmp_path / "here"
+    project.mkdir()
+    here.mkdir()
+    shutil.make_archive(str(here / "tunes"), "zip", tunes)
+    (here / "main.py").write_text("raise SystemExit('not this one')")
+    (here / "music").mkdir()
+    first = shell(project, "--run_name", "one", cwd=here, NOTTINGHAM_ZIP="tunes.zip")
+    assert first.returncode == 0, first.stderr
+    assert len(list((project / "data/Nottingham").rglob("*.mid"))) == 10
+    assert data_dir(here / "logs/train/one") == str(project / "data/Nottingham")
+    assert not (here / "data").exists()
+    assert not (project / "logs").exists()
+    for flags in (["--data_dir", "tunes.zip", "--run_name", "two"], ["--data_dir=tunes.zip", "--run_name", "three"]):
+        done = shell(project, *flags, cwd=here)
+        assert done.returncode == 0, done.stderr
+        assert data_dir(here / "logs/train" / flags[-1]) == "tunes.zip"
+        done = shell(project, "--is_train", "False", "--run_name", "two", cwd=here)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "resumes"),
+    [
+        (["--resume"], True),
+        (["--resume", "--run_name", "a"], True),
+        (["--resume=yes"], True),
+        (["--resume", "False"], False),
+        (["--resume=false"], False),
+        (["--resume", "0"], False),
+        (["--resume", "--resume", "no"], False),
+        (["--run_name", "a --resume"], False),
+    ],
+)
+def test_the_script_trains_on_the_tunes_unless_it_resumes(tmp_path, flags, resumes):
+    project = tmp_path / "project"
+    (project / "data/Nottingham").mkdir(parents=True)
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    called = {cwd: shell(project, *flags, cwd=cwd, PYTHON=str(tmp_path / "python")).stdout for cwd in (project, tmp_path)}
+    for words in called.values():
+        assert words.endswith(f"{' '.join(flags)}\n")
+        assert ("--dataset Nottingham" in words) != resumes
+    assert "--data_dir" not in called[project]
+    assert (f"--data_dir {project}/data/Nottingham" in called[tmp_path]) != resumes
