@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from errors import UserError, exit_with_one_line
 from music.corpus import BROKEN_ZIP, SPLITS, CorpusError, folder_split, zip_members
@@ -24,15 +24,18 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
     """Unpack the tunes of a zip into target/{train,valid,test}; returns how many each holds.
 
     Raises:
-        UserError: the target exists, the zip is broken or unsafe, or a tune can't be parsed. The target is then left absent.
+        UserError: the target exists, the zip is broken or unsafe or lacks a part of the split, or a tune can't be parsed. The
+            target is then left as it was.
         OSError: a file can't be read or written.
     """
     if target.exists():
         raise UserError(f"{target} exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    private = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))  # for its owner only, as mkdtemp makes it
+    partial = private / target.name  # so the target is a folder in it, which others may read if the umask says so
     counts = dict.fromkeys(SPLITS, 0)
     try:
+        partial.mkdir()
         with zipfile.ZipFile(archive) as file:
             for member in zip_members(file):
                 split = folder_split(member.name)
@@ -40,10 +43,15 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
                     continue
                 data = member.read()
                 read_tokens(data, Grid())
-                path = partial / split / Path(member.name).name
-                path.parent.mkdir(exist_ok=True)
+                path = partial / split / below_split(member.name)
+                if path.exists():
+                    raise UserError(f"{archive} holds two files for {path.relative_to(partial)}, one of them {member.name}")
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(data)
                 counts[split] += 1
+        empty = [split for split, number in counts.items() if not number]
+        if empty:  # an unfit folder in the target's place would stand in the way of the right zip
+            raise UserError(f"{archive} holds no MIDI file in a folder {' or '.join(empty)}")
         try:
             os.replace(partial, target)
         except OSError:
@@ -54,8 +62,14 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
     except (CorpusError, *BROKEN_ZIP) as error:
         raise UserError(str(error) if isinstance(error, CorpusError) else f"{archive} is not a readable zip") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(private, ignore_errors=True)
     return counts
+
+
+def below_split(name: str) -> PurePosixPath:
+    """Where a file lies in the folder that `folder_split` goes by."""
+    parts = PurePosixPath(name).parts
+    return PurePosixPath(*parts[[part.lower() in SPLITS for part in parts].index(True) + 1 :])
 
 
 @exit_with_one_line

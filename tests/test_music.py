@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import os
 import random
 import shutil
 import zipfile
@@ -12,7 +13,7 @@ import mido
 import numpy as np
 import pretty_midi
 import pytest
-from cli import ROOT
+from cli import ROOT, assert_one_line_error
 
 from errors import UserError
 from music import VOCAB_SIZE, archive, corpus, measures
@@ -342,6 +343,46 @@ def test_zips_with_a_broken_list_of_members_are_refused(tmp_path):
             load_corpus(path, SECONDS, 0)
         with pytest.raises(UserError, match="readable zip"):
             archive.unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a.mid", "other/b.mid"], "holds no MIDI file in a folder train or valid or test"),
+        (["train/a.mid", "test/a.mid", "valid/notes.txt"], "holds no MIDI file in a folder valid"),
+        (
+            ["one/train/a.mid", "two/train/a.mid", "test/a.mid", "valid/a.mid"],
+            "two files for train/a.mid, one of them two/train/a.mid",
+        ),
+    ],
+)
+def test_zips_that_would_make_an_unfit_folder_are_refused(tmp_path, capsys, names, words):
+    with zipfile.ZipFile(tmp_path / "tunes.zip", "w") as file:
+        for name in names:
+            file.writestr(name, scale())
+    assert archive.main([str(tmp_path / "tunes.zip"), str(tmp_path / "data/tunes")]) == 2
+    assert_one_line_error(capsys, words)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_unpacking_keeps_subfolders_and_lets_others_read(tmp_path):
+    names = ["train/a.mid", "train/one/a.mid", "train/two/test/a.mid", "valid/one/a.mid", "test/a.mid"]
+    with zipfile.ZipFile(tmp_path / "tunes.zip", "w") as file:
+        for i, name in enumerate(names):
+            file.writestr(f"Nottingham/{name}", scale(40 + i))
+    before = os.umask(0o027)
+    try:
+        counts = archive.unpack(tmp_path / "tunes.zip", tmp_path / "tunes")
+    finally:
+        os.umask(before)
+    assert counts == {"train": 3, "valid": 1, "test": 1}
+    folder = tmp_path / "tunes"
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.mid")) == sorted(names)
+    assert {p.stat().st_mode & 0o777 for p in (folder, *folder.rglob("*"))} == {0o750, 0o640}
+    one, two = (load_corpus(source, SECONDS, 0).tunes for source in (tmp_path / "tunes.zip", folder))
+    assert {split: [len(t) for t in tunes] for split, tunes in one.items()} == {
+        split: [len(t) for t in tunes] for split, tunes in two.items()
+    }
 
 
 def test_two_runs_may_unpack_at_once(tmp_path, monkeypatch):
