@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,42 @@ def test_arrays_that_do_not_fit_are_refused(change, tmp_path):
     (tmp_path / "bad.npz").write_bytes(buffer.getvalue())
     with pytest.raises(UserError, match="--oracle_params"):
         load_oracle(tmp_path / "bad.npz")
+
+
+def damaged(name):
+    """A compressed oracle, broken in one way."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays())
+    data = bytearray(buffer.getvalue())
+    local, central = data.index(b"PK\x03\x04"), data.index(b"PK\x01\x02")
+    content = (
+        local
+        + 30
+        + int.from_bytes(data[local + 26 : local + 28], "little")
+        + int.from_bytes(data[local + 28 : local + 30], "little")
+    )
+    if name == "bits":
+        data[content : content + 40] = bytes(byte ^ 0xFF for byte in data[content : content + 40])
+    elif name == "method":
+        data[local + 8] = data[central + 10] = 99
+    elif name == "encrypted":
+        data[local + 6] |= 1
+        data[central + 8] |= 1
+    elif name == "member":
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
+            for array in NAMES:
+                archive.writestr(f"{array}.npy", b"no array")
+        data = buffer.getvalue()
+    return bytes(data)
+
+
+@pytest.mark.parametrize("name", ["bits", "method", "encrypted", "member"])
+def test_broken_archives_are_told_in_one_line(name, tmp_path, capsys):
+    (tmp_path / "bad.npz").write_bytes(damaged(name))
+    before = snapshot(tmp_path)
+    assert run("--oracle_params", str(tmp_path / "bad.npz"), *folders(tmp_path)) == 2
+    assert_one_line_error(capsys, "--oracle_params", "bad.npz")
+    assert snapshot(tmp_path) == before
 
 
 def folders(path):
