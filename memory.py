@@ -25,7 +25,8 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
     numbers = sum(number for _, number in args.d_filters)
     places = sum(width * number for width, number in args.d_filters)
     d = v * args.d_emb_dim + places * args.d_emb_dim + 2 * numbers**2
-    oracle = v * (args.oracle_emb_dim + args.oracle_hidden_dim + 1) if args.dataset == "LSTM" else 0
+    e, h = args.oracle_emb_dim, args.oracle_hidden_dim
+    oracle = v * (e + h + 1) + 4 * h * (e + h + 2) if args.dataset == "LSTM" else 0
     chunk = max(categorical.DRAW_ELEMENTS["cpu"], v) + max(categorical.CHUNK_ELEMENTS["cpu"], v)
     completions = (t - 1) * b * n
     table = FLOAT * v * places

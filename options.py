@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 from checkpoint import LAST, find_checkpoint, load_run
 from discriminator import PRECISIONS
 from errors import UserError
+from memory import needed_bytes
 from music import GRIDS, VOCAB_SIZE
 from oracle import ORACLE_INIT, load_oracle
 from rewards import REWARDS
@@ -26,13 +27,16 @@ DATASETS = {
 }
 PRESETS = ("default", "paper", "smoke")
 MAX_THREADS = 1024
+LARGEST = 2**31 - 1  # of sizes and counts
+LARGEST_SEED = 2**63 - 1
+LARGEST_MEMORY = 2**50  # bytes that no machine has; past 2**63 torch can't even say that it lacks them
 FILTERS = "3x50,5x80,5x80,5x100"
 PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
 PAPER_FILTERS_32 = PAPER_FILTERS.replace("15x160,20x160", "16x160,24x160,32x160")  # for T = 32
 
 
-def whole(minimum: int) -> Callable[[str], int]:
-    """An argparse type: a whole number of at least `minimum`."""
+def whole(minimum: int, maximum: int = LARGEST) -> Callable[[str], int]:
+    """An argparse type: a whole number from `minimum` to `maximum`."""
 
     def parse(text: str) -> int:
         try:
@@ -41,6 +45,8 @@ def whole(minimum: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if value < minimum:
             raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {value}")
+        if value > maximum:
+            raise argparse.ArgumentTypeError(f"must be at most {maximum}, not {text if len(text) < 30 else f'{text[:20]}...'}")
         return value
 
     return parse
@@ -79,6 +85,8 @@ def filter_list(text: str) -> list[list[int]]:
         filters = []
     if not filters or any(len(item) != 2 or min(item) < 1 for item in filters):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of WIDTHxNUMBER such as {FILTERS}")
+    if max(map(max, filters)) > LARGEST:
+        raise argparse.ArgumentTypeError(f"widths and numbers must be at most {LARGEST}")
     return filters
 
 
@@ -111,9 +119,9 @@ FLAGS = (
         "the settings to start from; every other flag overrides one of them. smoke: paper's schedule at tiny sizes, which shows in "
         "seconds that everything works, and nothing else",
     ),
-    Flag(RUN, "seed", whole(0), 1, 1, "seed of every random stream"),
+    Flag(RUN, "seed", whole(0, LARGEST_SEED), 1, 1, "seed of every random stream"),
     Flag(RUN, "device", str, "auto", "auto", "auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
-    Flag(RUN, "threads", whole(0), 0, 0, "CPU threads; 0 leaves the choice to torch"),
+    Flag(RUN, "threads", whole(0, MAX_THREADS), 0, 0, "CPU threads; 0 leaves the choice to torch"),
     Flag(RUN, "cuda_graphs", boolean, True, True, "on CUDA, record the steps of fixed shapes and play them back"),
     Flag(
         RUN,
@@ -152,7 +160,7 @@ FLAGS = (
         False,
         "a new order for each pass over the training set; False: G's batches stay as they are, D's for the passes of one round",
     ),
-    Flag(DATA, "oracle_seed", whole(0), None, None, "seed of the oracle's weights (default: --seed)"),
+    Flag(DATA, "oracle_seed", whole(0, LARGEST_SEED), None, None, "seed of the oracle's weights (default: --seed)"),
     Flag(DATA, "oracle_emb_dim", whole(1), 20, 32, "the oracle's embedding size"),
     Flag(DATA, "oracle_hidden_dim", whole(1), 50, 32, "the oracle's hidden units"),
     Flag(DATA, "oracle_init", tuple(ORACLE_INIT), "glorot", "normal", "the oracle's LSTM weights: Glorot uniform, or all N(0, 1)"),
@@ -404,12 +412,12 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     widest = max(width for width, _ in args.d_filters)
     if widest > args.seq_len:
         raise UserError(f"--d_filters: a filter of width {widest} does not fit sequences of --seq_len {args.seq_len}")
+    if (needed := sum(needed_bytes(args, 1).values())) > LARGEST_MEMORY:
+        raise UserError(f"out of memory: these sizes need about {needed / 2**40:.0f} TiB")
     if args.dataset == "Nottingham" and args.vocab_size != VOCAB_SIZE:
         raise UserError(f"--vocab_size {args.vocab_size}: music has {VOCAB_SIZE} tokens, a rest and the piano's keys")
     if args.save_oracle is not None and args.dataset != "LSTM":
         raise UserError(f"--save_oracle: --dataset {args.dataset} has no oracle")
-    if args.threads > MAX_THREADS:
-        raise UserError(f"--threads {args.threads}: at most {MAX_THREADS}")
     if 0 < args.train_size < args.batch_size:
         raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
     if not args.is_train and not args.evaluate:

@@ -18,7 +18,7 @@ from checkpoint import find_checkpoint, load_run, must_fit, write_atomically
 from data_loader import token_lines, write_songs
 from errors import UserError, exit_with_one_line
 from main import choose_device
-from options import Parser, real, whole
+from options import LARGEST_SEED, Parser, real, whole
 from streams import stream
 from train import make_generator
 
@@ -43,7 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X",
         help="divides the logits: below 1 sharper, above 1 flatter than the model (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="seed of the draws (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=whole(0, LARGEST_SEED), default=0, metavar="N", help="seed of the draws (default: %(default)s)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace what is at --out")
     return parser

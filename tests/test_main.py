@@ -48,6 +48,12 @@ BAD_INPUT = {
     "no folder for the oracle": (["--save_oracle", "nowhere/o.npz"], "--save_oracle nowhere/o.npz: there is no folder nowhere"),
     "no name": (["--run_name", ""], "no name for a folder"),
     "threads": (["--threads", "99999999999"], "at most 1024"),
+    "a size without end": (["--vocab_size", str(2**63 - 1)], "--vocab_size: must be at most 2147483647, not 9223372036854775807"),
+    "a count without end": (["--final_eval_samples", str(10**20)], "--final_eval_samples: must be at most 2147483647"),
+    "a seed without end": (["--seed", "9" * 401], "--seed: must be at most 9223372036854775807, not 99999999999999999999..."),
+    "an oracle's seed without end": (["--oracle_seed", str(2**63)], "--oracle_seed: must be at most 9223372036854775807"),
+    "filters without end": (["--d_filters", "1x100000000000000000000"], "--d_filters: widths and numbers must be at most"),
+    "sizes whose product has no end": (["--vocab_size", "2147483647", "--g_emb_dim", "2147483647"], "out of memory"),
     "untrained discriminator": (["--d_steps", "0", "--pretrain_d_epochs", "0"], "never trained"),
 }
 
@@ -58,6 +64,11 @@ def test_bad_input_ends_with_one_line(name, capsys, tmp_path):
     assert run(*flags) == 2
     assert_one_line_error(capsys, words)
     assert snapshot(tmp_path) == {}
+
+
+def test_the_largest_seed_is_one(tmp_path):
+    short = ["--pretrain_g_epochs", "1", "--pretrain_d_epochs", "1", "--total_epochs", "1"]
+    assert run(*short, "--seed", str(2**63 - 1), *folders(tmp_path)) == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
@@ -364,7 +375,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
 
 
 def test_sizes_beyond_the_memory_are_told_in_one_line(tmp_path, capsys):
-    assert run("--vocab_size", "99999999999", *folders(tmp_path)) == 2
+    assert run("--vocab_size", "2147483647", *folders(tmp_path)) == 2
     assert_one_line_error(capsys, "out of memory")
 
 
