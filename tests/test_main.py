@@ -375,7 +375,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, capsys):
 
 
 def test_sizes_beyond_the_memory_are_told_in_one_line(tmp_path, capsys):
-    assert run("--vocab_size", "2147483647", *folders(tmp_path)) == 2
+    assert run("--vocab_size", "2147483647", "--g_emb_dim", "1000", *folders(tmp_path)) == 2
     assert_one_line_error(capsys, "out of memory")
 
 
