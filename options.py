@@ -201,7 +201,7 @@ FLAGS = (
     Flag(ADVERSARIAL, "g_steps", whole(1), 1, 1, "g-steps, policy-gradient updates an epoch"),
     Flag(ADVERSARIAL, "d_steps", whole(0), 5, 5, "d-steps, rounds of D's training an epoch"),
     Flag(ADVERSARIAL, "reward", REWARDS, "discriminator", "discriminator", "bleu is PG-BLEU; constant and random are controls"),
-    Flag(ADVERSARIAL, "reward_constant", real(0, low_open=True), 0.5, 0.5, "the reward of --reward constant"),
+    Flag(ADVERSARIAL, "reward_constant", real(0, 1e6, low_open=True), 0.5, 0.5, "the reward of --reward constant"),
     Flag(ADVERSARIAL, "rollout_num", whole(1), 16, 16, "N, roll-outs of each prefix (Eq. 4)"),
     Flag(ADVERSARIAL, "rollout_update_rate", real(0, 1), 0.0, 0.0, "weight that the roll-out policy β keeps each epoch; 0: β ← θ"),
     Flag(ADVERSARIAL, "policy_loss", ("mean", "sum"), "mean", "sum", "the policy loss over the B·T tokens (Eq. 8)"),

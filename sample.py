@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prime", type=Path, metavar="FILE.mid", help="a melody that every song goes on from")
     parser.add_argument(
         "--temperature",
-        type=real(0, low_open=True),
+        type=real(1e-6),  # below, the largest token only, until float32 has no room for the logits
         default=1.0,
         metavar="X",
         help="divides the logits: below 1 sharper, above 1 flatter than the model (default: %(default)s)",

@@ -47,7 +47,7 @@ def test_text_and_array_hold_the_same_sequences(log_dir, tmp_path, capsys):
 
 def test_seed_and_temperature_matter(log_dir, capsys):
     texts = []
-    for flags in (["--seed", "1"], ["--seed", "2"], ["--seed", "1", "--temperature", "1e-7"], ["--seed", "1"]):
+    for flags in (["--seed", "1"], ["--seed", "2"], ["--seed", "1", "--temperature", "1e-6"], ["--seed", "1"]):
         assert call(sample.main, str(log_dir), *flags) == 0
         texts.append(capsys.readouterr().out)
     assert texts[0] == texts[3]
@@ -80,7 +80,8 @@ def test_many_sequences_come_in_parts(log_dir, monkeypatch, capsys):
         (["--num", "99999999999"], "at most 2147483647"),
         (["--length", "99999999999"], "at most 2147483647"),
         (["--seed", str(2**63)], "at most 9223372036854775807"),
-        (["--temperature", "0"], "above 0"),
+        (["--temperature", "0"], "at least 1e-06"),
+        (["--temperature", "1e-38"], "at least 1e-06"),
         (["--device", "abacus"], "choose auto"),
     ],
 )
