@@ -354,8 +354,11 @@ def resolve(given: dict[str, Any]) -> tuple[argparse.Namespace, dict[str, Any] |
     elif settings["oracle_params"] is not None and source is None:
         settings |= oracle_sizes(settings["oracle_params"], given)
     settings["log_dir"], settings["eval_log_dir"] = log_folders(settings)
-    if source is not None and source_path.resolve().parent == Path(settings["log_dir"]).resolve():
-        raise UserError(f"--start_from {given['start_from']}: the new run would replace that one; name another folder")
+    if source is not None:
+        folders = {Path(settings[name]).resolve() for name in ("log_dir", "eval_log_dir")}
+        others = {source_path.resolve().parent, *map(Path, source["folders"].values())}
+        if any(folder.exists() for folder in folders & others):  # a folder that was moved away since is free again
+            raise UserError(f"--start_from {given['start_from']}: the new run would replace that one; name another folder")
     return argparse.Namespace(**settings), checkpoint
 
 

@@ -215,6 +215,34 @@ def test_the_run_that_it_begins_from_is_not_replaced(source, tmp_path, monkeypat
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize(
+    "new",
+    [
+        ["--log_dir", "new/train", "--eval_log_dir", "mle/eval"],
+        ["--log_dir", "new/train", "--eval_log_dir", "mle/train"],
+        ["--log_dir", "mle/eval", "--eval_log_dir", "new/eval"],
+    ],
+)
+@pytest.mark.parametrize("source", ["mle/train", "copy.pt"])
+def test_neither_of_its_folders_is_replaced(source, new, tmp_path, monkeypatch, capsys):
+    """Its evaluations are a part of it, and a checkpoint that lies elsewhere knows where they are."""
+    monkeypatch.chdir(tmp_path)
+    pretrained(tmp_path / "mle")
+    (tmp_path / "copy.pt").write_bytes((tmp_path / "mle/train/last.pt").read_bytes())
+    before = snapshot(tmp_path)
+    assert run("--start_from", source, "--overwrite", *new) == 2
+    assert_one_line_error(capsys, f"--start_from {source}", "replace that one")
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder_that_it_was_moved_away_from_is_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pretrained(tmp_path / "mle")
+    (tmp_path / "mle").rename(tmp_path / "moved")
+    rest = ["--pretrain_d_epochs", "1", "--total_epochs", "1", "--start_from", "moved/train"]
+    assert run(*rest, *folders(tmp_path / "mle")) == 0
+
+
 def test_an_untrained_discriminator_may_have_other_sizes(tmp_path):
     source = pretrained(tmp_path / "mle")
     flags = ["--d_filters", "1x3,3x5", "--pretrain_d_epochs", "1", "--total_epochs", "1", "--start_from", source]
