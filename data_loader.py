@@ -296,15 +296,17 @@ def token_lines(tokens: Tensor) -> str:
     return "".join(" ".join(map(str, row)) + "\n" for row in tokens.tolist())
 
 
-def write_songs(tokens: Tensor, grid: Grid, folder: Path) -> None:
-    """Write sequences of frames (M, T) as folder/song_01.mid, song_02.mid, ...; raises OSError."""
+def write_songs(tokens: Tensor, grid: Grid, folder: Path) -> list[Path]:
+    """Write sequences of frames (M, T) as folder/song_01.mid, song_02.mid, ...; returns the files, raises OSError."""
     from music.midi import midi_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(2, len(str(len(tokens))))
-    for number, row in enumerate(tokens.cpu().numpy(), start=1):
+    paths = [folder / f"song_{number:0{digits}d}.mid" for number in range(1, len(tokens) + 1)]
+    for path, row in zip(paths, tokens.cpu().numpy(), strict=True):
         data = midi_bytes(row, grid)
-        write_atomically(folder / f"song_{number:0{digits}d}.mid", lambda file, data=data: file.write(data))
+        write_atomically(path, lambda file, data=data: file.write(data))
+    return paths
 
 
 def _parsing_bar(members: list) -> tqdm:

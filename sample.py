@@ -7,6 +7,7 @@ Writes one sequence a line as token numbers (.txt), or an int64 array (num, leng
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from train import make_generator
 
 AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
 FORMATS = (".txt", ".npy", ".mid")
+SONG = re.compile(r"song_(?=0*[1-9])[0-9]{2,}\.mid")  # 01, 02, ..., or 001, 002, ... where there are 100 and more
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -113,7 +115,17 @@ def write(tokens: Tensor, out: Path, settings: argparse.Namespace) -> None:
         if out.suffix == ".mid":
             write_atomically(out, lambda file: file.write(midi_bytes(tokens[0].numpy(), grid)))
         else:
-            write_songs(tokens, grid, out)
+            remove_songs(out, keep=write_songs(tokens, grid, out))
+
+
+def remove_songs(folder: Path, keep: list[Path]) -> None:
+    """Remove the songs of an earlier, longer draw, which --overwrite replaces: only names that `write_songs` gives.
+
+    After the new ones are written, so that a full disk does not cost the old ones that it has no place to replace.
+    """
+    for path in set(folder.glob("song_*.mid")) - set(keep):
+        if SONG.fullmatch(path.name) and path.is_file():
+            path.unlink()
 
 
 @exit_with_one_line

@@ -196,6 +196,20 @@ def test_sample_writes_songs(finished, tmp_path):
     assert mido.MidiFile(tmp_path / "long.mid").length == pytest.approx(20, abs=0.01)
 
 
+def test_overwriting_songs_leaves_none_of_the_old_draw_and_all_that_is_the_users(finished, tmp_path):
+    out = tmp_path / "songs"
+    flags = [str(finished / "train"), "--out", str(out), "--overwrite"]
+    for num in ("100", "12", "10"):
+        assert call(sample.main, *flags, "--num", num) == 0
+        assert len(list(out.iterdir())) == int(num)
+    mine = ["song_1.mid", "song_best.mid", "song_00.mid", "song_03.mid.bak", "my_song_03.mid", "notes.txt"]
+    for name in mine:
+        (out / name).write_text("mine")
+    assert call(sample.main, *flags, "--num", "2") == 0
+    assert sorted(p.name for p in out.iterdir()) == sorted(["song_01.mid", "song_02.mid", *mine])
+    assert all((out / name).read_text() == "mine" for name in mine)
+
+
 def test_sample_goes_on_from_a_melody(finished, tmp_path):
     (tmp_path / "prime.mid").write_bytes(scale(6, 70))
     prime = read_tokens(tmp_path / "prime.mid", Grid()).tolist()
