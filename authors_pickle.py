@@ -1,6 +1,6 @@
 """Reads the authors' oracle pickles (a list of float32 arrays) without running anything that a file names.
 
-A pickle is a program: it may call whatever it can import. This reader gives it stand-ins for the four names that an array of numpy
+A pickle is a program: it may call whatever it can import. This reader gives it stand-ins for the five names that an array of numpy
 needs, which only collect an array's shape and bytes, and refuses every other name. Nothing of numpy is called by the file.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,16 +43,29 @@ class _Array:
         """(version, shape, type, Fortran order, bytes)."""
         _, shape, kind, fortran, data = state
         data = data.encode("latin1") if isinstance(data, str) else data
+        self.fill(shape, kind, "F" if fortran else "C", data)
+
+    def fill(self, shape: Any, kind: Any, order: str, data: Any) -> None:
+        """Take over the values, once shape, type and bytes fit each other."""
         if not (isinstance(kind, _Type) and isinstance(data, bytes) and isinstance(shape, tuple)):
             raise pickle.UnpicklingError("an array without shape, type and bytes")
         if not all(type(length) is int and length >= 0 for length in shape) or len(data) != 4 * math.prod(shape):
             raise pickle.UnpicklingError(f"{len(data)} bytes for an array of shape {shape}")
-        values = np.frombuffer(data, np.dtype(kind.order + "f4")).reshape(shape, order="F" if fortran else "C")
+        values = np.frombuffer(data, np.dtype(kind.order + "f4")).reshape(shape, order=order)
         self.values = np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _reconstruct(_kind: object, _shape: object, _code: object) -> _Array:
     return _Array()
+
+
+def _frombuffer(data: object, kind: object, shape: object, order: object, _axes: object = None) -> _Array:
+    """Protocol 5's way to an array, with the arguments of numpy's function; `_axes` is for orders other than C and F."""
+    if order not in ("C", "F"):
+        raise pickle.UnpicklingError(f"array order {order!r}")
+    array = _Array()
+    array.fill(shape, kind, order, bytes(data) if isinstance(data, bytearray) else data)
+    return array
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
@@ -66,6 +80,7 @@ def _no_call(*_arguments: object) -> None:
 
 STAND_INS = {
     **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _frombuffer for core in ("core", "_core")},
     ("numpy", "ndarray"): _no_call,
     ("numpy", "dtype"): _Type,
     ("_codecs", "encode"): _encode,
@@ -90,6 +105,15 @@ class _Reader(pickle._Unpickler):  # the one written in Python: a number in the 
         self.stack[-1].set_state(state)
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self) -> None:
+        (length,) = struct.unpack("<Q", self.read(8))
+        data = self.read(length) if length <= LARGEST_FILE else b""  # pickle's own would make room for it before it reads
+        if len(data) != length:
+            raise pickle.UnpicklingError(f"no {length} bytes left in the file")
+        self.append(bytearray(data))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def read_arrays(path: Path) -> list[np.ndarray]:

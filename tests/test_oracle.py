@@ -56,7 +56,7 @@ def write(path, weights, protocol=2):
     return path
 
 
-@pytest.mark.parametrize("form", ["npz", 0, 1, 2, 3, 4])
+@pytest.mark.parametrize("form", ["npz", 0, 1, 2, 3, 4, 5])
 def test_every_form_gives_the_density_of_the_gate_equations(form, tmp_path):
     """The gates have different weights each, so that an exchanged pair shows."""
     weights = arrays()
@@ -72,10 +72,11 @@ def test_every_form_gives_the_density_of_the_gate_equations(form, tmp_path):
     assert not any(p.requires_grad for p in oracle.parameters())
 
 
-def test_fortran_order_and_other_byte_order_are_read_right(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_fortran_order_and_other_byte_order_are_read_right(protocol, tmp_path):
     weights = arrays()
     odd = {name: np.asfortranarray(values).astype(">f4", order="K") for name, values in weights.items()}
-    a, b = load_oracle(write(tmp_path / "a", weights)), load_oracle(write(tmp_path / "b", odd))
+    a, b = load_oracle(write(tmp_path / "a", weights)), load_oracle(write(tmp_path / "b", odd, protocol))
     assert same(a.state_dict(), b.state_dict())
 
 
@@ -102,11 +103,16 @@ class Attack:
         return self.call
 
 
+def from_buffer(*arguments):
+    """The call that protocol 5 makes an array with."""
+    return Attack(np.zeros(1).__reduce_ex__(5)[0], *arguments)
+
+
 def touch(path):
     return Attack(os.system, f"touch {path}")
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize(
     "attack",
     [
@@ -122,6 +128,15 @@ def touch(path):
         lambda path: [np.zeros(3)] * 15,  # float64
         lambda path: [np.zeros(3, np.float32)] * 14,
         lambda path: {"emb": np.zeros(3, np.float32)},
+        lambda path: [from_buffer(bytes(12), np.dtype("f4"), (4,), "C")] * 15,  # more than it holds
+        lambda path: [from_buffer(bytes(12), np.dtype("f4"), (-1,), "C")] * 15,
+        lambda path: [from_buffer(bytes(12), np.dtype("f4"), 3, "C")] * 15,
+        lambda path: [from_buffer(bytes(12), np.dtype("f4"), (3,), "K", (0,))] * 15,
+        lambda path: [from_buffer(bytes(12), np.dtype("i4"), (3,), "C")] * 15,
+        lambda path: [from_buffer(bytes(12), "f4", (3,), "C")] * 15,
+        lambda path: [from_buffer("twelve bytes", np.dtype("f4"), (3,), "C")] * 15,
+        lambda path: [from_buffer([0] * 12, np.dtype("f4"), (3,), "C")] * 15,
+        lambda path: [from_buffer(12, np.dtype("f4"), (3,), "C")] * 15,
         lambda path: "text",
         lambda path: [np.float32(1.0)] * 15,
     ],
@@ -147,6 +162,9 @@ def test_other_pickles_are_refused_and_do_nothing(attack, protocol, tmp_path):
         b"\x80\x02c_codecs\nencode\n(N}U\x0c__defaults__(lstub.",
         b"\x80\x04r\xff\xff\xff\x7f.",  # a place in the memo that would take gigabytes
         b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00.",  # bytes longer than the file
+        b"\x80\x05\x96" + (2**35).to_bytes(8, "little") + b".",  # the same of a bytearray, which would be filled with zeros
+        b"\x80\x05\x96" + (2**30).to_bytes(8, "little") + b"\0.",
+        b"\x80\x05\x97.",  # a buffer beside the file
         b"\x80\x02\x82\x01.",  # an extension
         b"(" * 100_000,
     ],
