@@ -92,10 +92,30 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def load_run(path: Path) -> dict[str, Any]:
     """Read the checkpoint of a run; raises UserError as `load_checkpoint` does, and where parts of a run are missing."""
     payload = load_checkpoint(path)
-    if not {"args", "state", "data", "marks", "folders", "last_evaluation"} <= payload.keys():
+    if not _is_run(payload):
         raise UserError(f"{path} is not a checkpoint of a run")
     payload["args"] = {**BEFORE, **payload["args"]}
     return payload
+
+
+def _is_run(payload: dict[str, Any]) -> bool:
+    """Whether a checkpoint has the parts of a run, and in them what is read before `must_fit` tries the rest."""
+    parts = [payload.get(name) for name in ("args", "state", "data", "marks", "folders", "last_evaluation")]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    args, state, _, marks, folders, last_evaluation = parts
+    counts = state.get("counts")
+    done = counts.get("epochs_done") if isinstance(counts, dict) else None
+    return (
+        all(isinstance(name, str) for name in args)
+        and all(isinstance(args.get(name), str) for name in ("dataset", "preset"))
+        and all(isinstance(args.get(name), int) for name in ("seed", "seq_len", "vocab_size", "batch_size"))
+        and isinstance(done, dict)
+        and all(isinstance(done.get(phase), int) for phase in ("pretrain_g", "pretrain_d", "adversarial"))
+        and all(isinstance(marks.get(name), dict) for name in ("log", "eval"))
+        and all(isinstance(folders.get(name), str) for name in ("log", "eval"))
+        and all(isinstance(value, (int, float)) for value in last_evaluation.values())
+    )
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from cli import ROOT, TINY, assert_one_line_error, call, json_lines, run, same, 
 
 import main
 import options
+import sample
 
 
 @pytest.fixture(autouse=True)
@@ -423,6 +424,37 @@ def test_a_broken_checkpoint_is_refused_and_nothing_is_lost(finished, capsys, tm
     before = snapshot(tmp_path)
     assert call(main.main, "--resume", *folders(tmp_path)) == 2
     assert_one_line_error(capsys, "checkpoint")
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        *((part, []) for part in ("args", "state", "data", "marks", "folders", "last_evaluation")),
+        *((part, {}) for part in ("args", "state", "marks", "folders")),
+        ("args", {1: 2}),
+        ("state", {"counts": []}),
+        ("state", {"counts": {"epochs_done": {"pretrain_g": 1, "pretrain_d": None, "adversarial": 0}}}),
+        ("folders", {"log": 1, "eval": 2}),
+        ("marks", {"log": [], "eval": {}}),
+        ("last_evaluation", {"nll_oracle": "low"}),
+    ],
+)
+def test_a_checkpoint_with_a_part_of_another_kind_is_refused(finished, capsys, tmp_path, part, value):
+    payload = torch.load(finished / "train/last.pt", weights_only=True)
+    (tmp_path / "train").mkdir()
+    torch.save({**payload, part: value}, tmp_path / "train/last.pt")
+    before = snapshot(tmp_path)
+    log_dir, new = str(tmp_path / "train"), folders(tmp_path / "new")
+    for flags in (
+        ["--resume", "--log_dir", log_dir],
+        ["--is_train", "False", "--log_dir", log_dir],
+        ["--start_from", log_dir, *new],
+    ):
+        assert call(main.main, *flags) == 2
+        assert_one_line_error(capsys, "last.pt is not a checkpoint of a run")
+    assert call(sample.main, log_dir) == 2
+    assert_one_line_error(capsys, "last.pt is not a checkpoint of a run")
     assert snapshot(tmp_path) == before
 
 
