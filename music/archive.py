@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from errors import UserError, exit_with_one_line
 from music.corpus import BROKEN_ZIP, SPLITS, CorpusError, folder_split, zip_members
@@ -38,12 +38,12 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
         partial.mkdir()
         with zipfile.ZipFile(archive) as file:
             for member in zip_members(file):
-                split = folder_split(member.name)
+                split, below = folder_split(member.name)
                 if split is None:
                     continue
                 data = member.read()
                 read_tokens(data, Grid())
-                path = partial / split / below_split(member.name)
+                path = partial / split / below
                 if path.exists():
                     raise UserError(f"{archive} holds two files for {path.relative_to(partial)}, one of them {member.name}")
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,12 +64,6 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
     finally:
         shutil.rmtree(private, ignore_errors=True)
     return counts
-
-
-def below_split(name: str) -> PurePosixPath:
-    """Where a file lies in the folder that `folder_split` goes by."""
-    parts = PurePosixPath(name).parts
-    return PurePosixPath(*parts[[part.lower() in SPLITS for part in parts].index(True) + 1 :])
 
 
 @exit_with_one_line

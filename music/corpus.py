@@ -192,7 +192,7 @@ def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
         name, reason = corpus.skipped[0]
         more = f" and {len(corpus.skipped) - 1} more" if len(corpus.skipped) > 1 else ""
         raise CorpusError(f"{source} holds no usable MIDI file: {name}: {reason}{more}")
-    split_of = {name: folder_split(name) for name in parsed}  # of broken files too: a split is meant, whatever can be read of it
+    split_of = {name: folder_split(name)[0] for name in parsed}  # of broken files too: a split is meant, whatever can be read of it
     if any(split_of.values()):
         _check_given_split(parsed, split_of, source)
     else:
@@ -207,9 +207,13 @@ def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
     return corpus
 
 
-def folder_split(name: str) -> str | None:
-    """The split that a file's folders name."""
-    return next((part.lower() for part in PurePosixPath(name).parts[:-1] if part.lower() in SPLITS), None)
+def folder_split(name: str) -> tuple[str | None, PurePosixPath]:
+    """The split that a file's folders name, and where the file lies in that folder; without one, None and the whole path."""
+    path = PurePosixPath(name)
+    for depth, part in enumerate(path.parts[:-1], start=1):
+        if part.lower() in SPLITS:
+            return part.lower(), PurePosixPath(*path.parts[depth:])
+    return None, path
 
 
 def _check_given_split(parsed: Parsed, split_of: dict[str, str | None], source: Path) -> None:
