@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -408,8 +407,10 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
         folder = Path(getattr(args, name))
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--{name} {folder} is no folder")
-        if os.fsencode(folder) != str(folder).encode(errors="replace"):
-            raise UserError(f"--{name} {str(folder)!r} is not UTF-8 text")
+        try:
+            str(folder).encode()  # as the checkpoint will keep it
+        except UnicodeEncodeError:
+            raise UserError(f"--{name} {str(folder)!r} is not UTF-8 text") from None
     if args.save_oracle is not None and not Path(args.save_oracle).absolute().parent.is_dir():
         raise UserError(f"--save_oracle {args.save_oracle}: there is no folder {Path(args.save_oracle).parent}")
     widest = max(width for width, _ in args.d_filters)
