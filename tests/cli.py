@@ -32,6 +32,11 @@ def call(command, *flags: str) -> int:
         return stop.code
 
 
+def folders(folder: Path) -> list[str]:
+    """Flags for the log folders below a folder."""
+    return ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
+
+
 def start(*flags: str, cwd: Path, **options) -> subprocess.Popen:
     """The same as a process of its own."""
     return subprocess.Popen(

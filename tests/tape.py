@@ -32,8 +32,8 @@ class _Tape(TorchDispatchMode):
         self.calls = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if why_not(function, args):
-            raise RuntimeError(f"{function} {why_not(function, args)}")
+        if reason := why_not(function, args):
+            raise RuntimeError(f"{function} {reason}")
         result = function(*args, **(kwargs or {}))
         self.calls.append((function, args, kwargs or {}, result))
         return result

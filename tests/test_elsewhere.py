@@ -5,7 +5,7 @@ import sys
 import pytest
 import test_graphs
 import torch
-from cli import ROOT, call, run, same, trained_state
+from cli import ROOT, call, folders, run, same, trained_state
 from elsewhere import ELSEWHERE, Elsewhere, StrictSteps, a_device_elsewhere
 from test_graphs import SETTINGS, trained
 from test_music import split_folder
@@ -74,11 +74,6 @@ def test_training_is_the_same_as_in_a_gpu_s_way_on_the_cpu(name, monkeypatch, de
 
 
 SHORT = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --train_size 8".split()
-
-
-def folders(folder):
-    """Flags for the log folders below a folder."""
-    return ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
 
 
 def test_a_run_goes_on_there_and_on_the_cpu(tmp_path, device, monkeypatch, capsys):

@@ -12,7 +12,7 @@ import time
 
 import pytest
 import torch
-from cli import ROOT, TINY, assert_one_line_error, call, json_lines, run, same, scalars, snapshot, start, trained_state
+from cli import ROOT, TINY, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, start, trained_state
 
 import main
 import options
@@ -98,11 +98,6 @@ def finished(tmp_path_factory):
 
 
 FULL = "--pretrain_g_epochs 400 --pretrain_d_epochs 60 --total_epochs 60 --eval_every 7 --save_every 9".split()
-
-
-def folders(folder):
-    """Flags for the log folders below a folder."""
-    return ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
 
 
 def assert_same_run(one, two):

@@ -16,7 +16,7 @@ import mido
 import numpy as np
 import pytest
 import torch
-from cli import ROOT, assert_one_line_error, call, json_lines, run, same, scalars, snapshot, trained_state
+from cli import ROOT, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, trained_state
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.audio import metadata as audio_metadata
 from test_music import scale, split_folder, tune
@@ -49,11 +49,6 @@ def finished(tunes, tmp_path_factory):
     os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
     assert run(*MUSIC, *SHORT, "--data_dir", str(tunes), *folders(folder)) == 0
     return folder
-
-
-def folders(folder):
-    """Flags for the log folders below a folder."""
-    return ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
 
 
 def test_a_run_measures_what_the_readme_says(finished):
@@ -334,7 +329,7 @@ def test_the_script_may_be_called_from_another_folder(tunes, tmp_path):
         done = shell(project, *flags, cwd=here)
         assert done.returncode == 0, done.stderr
         assert data_dir(here / "logs/train" / flags[-1]) == "tunes.zip"
-        done = shell(project, "--is_train", "False", "--run_name", "two", cwd=here)
+    done = shell(project, "--is_train", "False", "--run_name", "two", cwd=here)
     assert done.returncode == 0, done.stderr
 
 

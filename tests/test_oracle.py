@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli import assert_one_line_error, run, same, snapshot, trained_state
+from cli import assert_one_line_error, folders, run, same, snapshot, trained_state
 
 from errors import UserError
 from metrics import entropy
@@ -242,10 +242,6 @@ def test_broken_archives_are_told_in_one_line(name, tmp_path, capsys):
     assert run("--oracle_params", str(tmp_path / "bad.npz"), *folders(tmp_path)) == 2
     assert_one_line_error(capsys, "--oracle_params", "bad.npz")
     assert snapshot(tmp_path) == before
-
-
-def folders(path):
-    return ["--log_dir", str(path / "train"), "--eval_log_dir", str(path / "eval")]
 
 
 def test_a_run_on_an_oracle_from_a_file(tmp_path, capsys):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cli import assert_one_line_error, json_lines, run, same, snapshot, trained_state
+from cli import assert_one_line_error, folders, json_lines, run, same, snapshot, trained_state
 from reference import tiny_generator
 from test_train import small_run
 
@@ -14,10 +14,6 @@ import train
 from metrics import Bleu
 from rewards import bleu_values, constant_values, random_values
 from rollout import completions
-
-
-def folders(path):
-    return ["--log_dir", str(path / "train"), "--eval_log_dir", str(path / "eval")]
 
 
 def test_bleu_rewards_are_those_of_the_completions_one_by_one():
