@@ -20,13 +20,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from checkpoint import write_atomically
-from errors import UserError
+from fast.cuda_graphs import PLAIN_STEPS, Steps, to_device
 from generator import sample_in_steps
-from graphs import PLAIN_STEPS, Steps, to_device
 from metrics import Bleu, Likelihoods, divergences, entropy, mean_and_error, self_bleu, sequence_nll, with_errors
 from oracle import load_oracle, make_oracle
-from streams import stream
+from running.checkpoint import write_atomically
+from support.errors import UserError
+from support.random_streams import stream
 
 if TYPE_CHECKING:
     from generator import Generator

@@ -14,11 +14,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from categorical import chunk_rows
-from cross_entropy import LOWEST_LOG_PROBABILITY, weighted_nll
-from decoder import Decoder
-from graphs import Steps, to_device
-from workers import run_all, scratch
+from fast.categorical import chunk_rows
+from fast.cross_entropy import LOWEST_LOG_PROBABILITY, weighted_nll
+from fast.cuda_graphs import Steps, to_device
+from fast.decoder import Decoder
+from support.threads import run_all, scratch
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
 

@@ -24,16 +24,16 @@ if "OMP_WAIT_POLICY" not in os.environ:
 
 import torch
 
-import memory
-from checkpoint import find_checkpoint, load_run, must_fit, write_json
 from data_loader import OracleData, TuneData, make_data
-from errors import READER_GONE, UserError, exit_with_one_line
-from options import build_parser, check, resolve
 from oracle import save_oracle
-from run_log import RunLog, describe_device, held, must_be_writable, prepare_folders, remove_run
+from running import memory
+from running.checkpoint import find_checkpoint, load_run, must_fit, write_json
+from running.options import build_parser, check, resolve
+from running.run_log import RunLog, describe_device, held, must_be_writable, prepare_folders, remove_run
+from running.trainer import Trainer, final_evaluation
+from support.errors import READER_GONE, UserError, exit_with_one_line
+from support.threads import on_cpu
 from train import TrainState, make_state
-from trainer import Trainer, final_evaluation
-from workers import on_cpu
 
 # Numbers below 1e-38 become 0. A CPU takes 100 times as long for a product of them, and a discriminator that is sure has gradients
 # of that size: its steps would take up to twice as long, for digits that no weight can see. Threads take it over when they start.

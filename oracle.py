@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from authors_pickle import read_arrays
-from checkpoint import write_atomically
-from errors import UserError
 from generator import Generator
+from running.checkpoint import write_atomically
+from support.authors_pickle import read_arrays
+from support.errors import UserError
 
 # Standard deviations of the oracle's weights. "glorot" is the command line's original, "normal" the authors' code.
 ORACLE_INIT = {

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint import write_atomically
-from errors import UserError, exit_with_one_line
-from options import Parser
-from runs import Record, Run, group_runs, number
-from student import mean_interval, welch
+from running.checkpoint import write_atomically
+from running.options import Parser
+from running.runs import Record, Run, group_runs, number
+from support.errors import UserError, exit_with_one_line
+from support.t_test import mean_interval, welch
 
 COLUMNS = {
     "nll_oracle": "NLL_oracle",

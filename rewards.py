@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fast.cuda_graphs import PLAIN_STEPS, Steps
 from generator import Generator
-from graphs import PLAIN_STEPS, Steps
 from metrics import Bleu
 from rollout import action_values
 

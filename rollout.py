@@ -14,10 +14,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from decoder import Decoder, RowStates
+from fast.cuda_graphs import PLAIN_STEPS, Steps, to_device
+from fast.decoder import Decoder, RowStates
 from generator import Generator
-from graphs import PLAIN_STEPS, Steps, to_device
-from workers import on_cpu, run_all
+from support.threads import on_cpu, run_all
 
 Reward = Callable[[Tensor], Tensor]  # sequences (M, T) -> (M,)
 CompletionReward = Callable[[int, Tensor], Tensor]  # the length of a prefix, its completions (B, N, T) -> (B, N)

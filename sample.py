@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from checkpoint import find_checkpoint, load_run, must_fit, write_atomically
 from data_loader import token_lines, write_songs
-from errors import UserError, exit_with_one_line
 from main import choose_device
-from options import LARGEST_SEED, Parser, real, whole
-from streams import stream
+from running.checkpoint import find_checkpoint, load_run, must_fit, write_atomically
+from running.options import LARGEST_SEED, Parser, real, whole
+from support.errors import UserError, exit_with_one_line
+from support.random_streams import stream
 from train import make_generator
 
 AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states

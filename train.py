@@ -19,14 +19,14 @@ from torch import Tensor
 
 from data_loader import OracleData, TuneData
 from discriminator import REAL, Discriminator, products_in
+from fast.completion_scores import CompletionScorer, pays
+from fast.cuda_graphs import PLAIN_STEPS, Steps, make_steps, to_device
 from generator import Generator, sample_in_steps
-from graphs import PLAIN_STEPS, Steps, make_steps, to_device
 from metrics import discriminator_scores
 from rewards import bleu_values, constant_values, random_values
 from rollout import action_values
-from scoring import CompletionScorer, pays
-from streams import stream
-from workers import on_cpu
+from support.random_streams import stream
+from support.threads import on_cpu
 
 # Standard deviations of the generator's weights: "glorot" is the command line's original, "normal" the authors' code.
 GENERATOR_INIT = {

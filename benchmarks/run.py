@@ -31,16 +31,17 @@ import torch
 from torch import Tensor
 
 import train
-from checkpoint import write_json
 from data_loader import make_data
-from decoder import Decoder
 from discriminator import PRECISIONS
-from graphs import WARM_UP
-from options import Parser, boolean, preset_settings, whole
+from fast.completion_scores import CompletionScorer, pays
+from fast.cuda_graphs import WARM_UP
+from fast.decoder import Decoder
 from rollout import completions
-from run_log import describe_device
-from scoring import CompletionScorer, pays
-from streams import stream
+from running.checkpoint import write_json
+from running.options import Parser, boolean, preset_settings, whole
+from running.run_log import describe_device
+from support.random_streams import stream
+from support.threads import run_all
 from train import (
     TrainState,
     adversarial_epoch,
@@ -48,7 +49,6 @@ from train import (
     make_state,
     samples,
 )
-from workers import run_all
 
 PRESETS = ("default", "paper")
 SAMPLES = 10_000

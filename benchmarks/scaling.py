@@ -25,11 +25,11 @@ from main import choose_device  # first: it says how long threads spin, before t
 # isort: split
 import torch
 
-from graphs import PLAIN_STEPS, WARM_UP
-from memory import PROCESS, needed_bytes
-from options import Parser, preset_settings, whole
-from run_log import describe_device
-from streams import stream
+from fast.cuda_graphs import PLAIN_STEPS, WARM_UP
+from running.memory import PROCESS, needed_bytes
+from running.options import Parser, preset_settings, whole
+from running.run_log import describe_device
+from support.random_streams import stream
 from train import discriminator_values, make_state
 
 NAMES = {"seq_len": "T", "vocab_size": "V", "rollout_num": "N", "batch_size": "B"}

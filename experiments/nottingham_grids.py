@@ -9,10 +9,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import UserError, exit_with_one_line
 from music.corpus import CorpusError, folder_members
 from music.midi import TOLERANCE, Grid, Melody, MidiError, encode, melody_of, read_midi
-from options import Parser
+from running.options import Parser
+from support.errors import UserError, exit_with_one_line
 
 GRIDS = (Grid("seconds", 0.4), Grid("seconds", 0.25), Grid("eighth"), Grid("seconds", 0.125))
 

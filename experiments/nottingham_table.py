@@ -12,9 +12,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import UserError, exit_with_one_line
-from options import Parser
-from runs import number, read_object, read_text
+from running.options import Parser
+from running.runs import number, read_object, read_text
+from support.errors import UserError, exit_with_one_line
 
 COLUMNS = {
     "bleu4": "BLEU-4",

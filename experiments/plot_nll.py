@@ -10,10 +10,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from errors import UserError, exit_with_one_line
-from options import Parser
 from report import import_pyplot
-from runs import read_evaluations
+from running.options import Parser
+from running.runs import read_evaluations
+from support.errors import UserError, exit_with_one_line
 
 PANELS = (("nll_oracle", "NLL_oracle: generated sequences under the oracle"), ("nll_test", "NLL_test: held-out sequences under G"))
 

@@ -13,9 +13,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from errors import UserError, exit_with_one_line
 from music.corpus import BROKEN_ZIP, SPLITS, CorpusError, folder_split, zip_members
 from music.midi import Grid, MidiError, read_tokens
+from support.errors import UserError, exit_with_one_line
 
 NOTTINGHAM = {"train": 694, "valid": 173, "test": 170}  # files of the original archive
 

@@ -13,9 +13,9 @@ from tape import why_not
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
-import categorical
 import discriminator
-from graphs import Steps
+from fast import categorical
+from fast.cuda_graphs import Steps
 
 ELSEWHERE = torch.device("meta")
 CPU = torch.device("cpu")

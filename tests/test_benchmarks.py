@@ -14,7 +14,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import plain
 from scaling import SWEEPS, counted, settings, slope
 
-from options import preset_settings
+from running.options import preset_settings
 from train import make_state
 
 

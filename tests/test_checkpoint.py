@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_atomically
-from errors import UserError
+from running.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_atomically
+from support.errors import UserError
 
 
 class Malicious:

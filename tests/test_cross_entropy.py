@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cross_entropy import weighted_nll
+from fast.cross_entropy import weighted_nll
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
@@ -21,7 +21,9 @@ def inputs(vocab_size, scale, dtype=torch.float64, device="cpu"):
 @pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
 @pytest.mark.parametrize("vocab_size", [1, 2, 300])
 def test_loss_and_gradients_are_those_of_the_plain_formula(vocab_size, scale, device, monkeypatch):
-    monkeypatch.setattr("categorical.CHUNK_ELEMENTS", {"cpu": 5 * vocab_size, "cuda": 5 * vocab_size})  # 3 chunks of 5, 5, 2 rows
+    monkeypatch.setattr(
+        "fast.categorical.CHUNK_ELEMENTS", {"cpu": 5 * vocab_size, "cuda": 5 * vocab_size}
+    )  # 3 chunks of 5, 5, 2 rows
     (hidden, weight, bias), targets, weights = inputs(vocab_size, scale, device=device)
     plain = (torch.nn.functional.cross_entropy(hidden @ weight.t() + bias, targets, reduction="none") * weights).sum()
     expected = torch.autograd.grad(3 * plain, (hidden, weight, bias))

@@ -4,13 +4,13 @@ import pytest
 import torch
 from reference import tiny_generator
 
-import decoder
 import rollout
-from categorical import SoftmaxSampler
-from decoder import Decoder
+from fast import decoder
+from fast.categorical import SoftmaxSampler
+from fast.decoder import Decoder
 from generator import Generator
 from rollout import completions
-from workers import run_all, scratch
+from support.threads import run_all, scratch
 
 
 def plain_draw(model, hidden, uniform):
@@ -60,7 +60,7 @@ def test_threads_and_chunks_change_no_draw(threads, chunk, monkeypatch):
         completions(policy, tokens, 5, torch.Generator().manual_seed(1)),
         policy.sample(50, 7, torch.Generator().manual_seed(2)),
     )
-    monkeypatch.setattr("categorical.DRAW_ELEMENTS", {"cpu": chunk, "cuda": chunk})
+    monkeypatch.setattr("fast.categorical.DRAW_ELEMENTS", {"cpu": chunk, "cuda": chunk})
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

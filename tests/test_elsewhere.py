@@ -15,11 +15,11 @@ sys.path.append(str(ROOT / "benchmarks"))
 import run as benchmarks
 from scaling import point
 
-import categorical
 import main
 import sample
 import train
-from graphs import PLAIN_STEPS
+from fast import categorical
+from fast.cuda_graphs import PLAIN_STEPS
 
 
 @pytest.fixture

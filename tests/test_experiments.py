@@ -11,7 +11,7 @@ import pytest
 from cli import ROOT, assert_one_line_error, call
 from fake_runs import evaluation, write_run
 
-import options
+from running import options
 
 # Stands for python: main.py's runs are written as the flags ask for, report.py is the real one. STOP_AT names a run that is
 # interrupted: its folder keeps a checkpoint, or (STOP_EARLY) not even that.

@@ -10,7 +10,7 @@ from reference import NumpyLSTM, enumerate_sequences, sequence_probability, tiny
 from generator import Generator
 from metrics import entropy, mean_nll
 from oracle import make_oracle
-from streams import stream
+from support.random_streams import stream
 from train import GENERATOR_INIT
 
 
@@ -35,7 +35,7 @@ def test_nll_is_minus_the_log_probability_of_the_given_tokens(monkeypatch):
     tokens = torch.randint(30, (6, 9), generator=torch.Generator().manual_seed(0))
     expected = -model(tokens).gather(2, tokens[:, :, None])[:, :, 0]
     torch.testing.assert_close(model.nll(tokens), expected)
-    monkeypatch.setattr("categorical.CHUNK_ELEMENTS", {"cpu": 30 * 7})  # many chunks, the last one partial
+    monkeypatch.setattr("fast.categorical.CHUNK_ELEMENTS", {"cpu": 30 * 7})  # many chunks, the last one partial
     torch.testing.assert_close(model.nll(tokens), expected)
 
 

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
 from data_loader import make_data
-from graphs import PLAIN_STEPS, WARM_UP, RecordedSteps, Steps, make_steps, to_device
+from fast.cuda_graphs import PLAIN_STEPS, WARM_UP, RecordedSteps, Steps, make_steps, to_device
 from train import make_state
 
 EPOCHS = 6  # more than the warm-up
@@ -23,7 +23,7 @@ def optimiser_tensors(state):
 
 def trained(recorder_class, monkeypatch, device="cpu", **changes):
     """State and numbers of a small training that goes a GPU's way, on the CPU or on a device that is given."""
-    monkeypatch.setattr("workers.CPU_TYPES", ())
+    monkeypatch.setattr("support.threads.CPU_TYPES", ())
     args = small_args(**changes)
     state, data = make_state(args, torch.device(device)), make_data(args, torch.device(device))
     if recorder_class is not None:
@@ -95,7 +95,7 @@ def test_a_gpu_s_way_of_training_is_the_cpu_s_up_to_rounding(monkeypatch):
 
 def test_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
     """So that a resumed run draws the same ones."""
-    monkeypatch.setattr("workers.CPU_TYPES", ())
+    monkeypatch.setattr("support.threads.CPU_TYPES", ())
     args = small_args(train_size=20)
     data = make_data(args, torch.device("cpu"))
     state = make_state(args, torch.device("cpu"))
@@ -270,7 +270,7 @@ class CountsReads(TorchDispatchMode):
     ],
 )
 def test_an_epoch_waits_for_no_step(epoch, little, much, own, monkeypatch):
-    monkeypatch.setattr("workers.CPU_TYPES", ())
+    monkeypatch.setattr("support.threads.CPU_TYPES", ())
     reads = []
     for changes in (little, much):
         args = small_args(**changes)

@@ -15,8 +15,8 @@ import torch
 from cli import ROOT, TINY, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, start, trained_state
 
 import main
-import options
 import sample
+from running import options
 
 
 @pytest.fixture(autouse=True)
@@ -578,7 +578,7 @@ def test_patience_of_threads_is_set_before_torch_is_loaded_unless_the_user_has_s
 
 MULTIPLIES_SMALL_NUMBERS = """
 import main, torch
-from workers import run_all
+from support.threads import run_all
 torch.set_num_threads(4)
 small, cpu = torch.full((2000, 2000), 2e-38), torch.device("cpu")
 results = [small * 0.25, torch.mm(small, torch.full((2000, 300), 1e-6)), *run_all([lambda: small[:50] * 0.25] * 8, cpu)]

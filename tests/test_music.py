@@ -15,11 +15,11 @@ import pretty_midi
 import pytest
 from cli import ROOT, assert_one_line_error
 
-from errors import UserError
 from music import VOCAB_SIZE, archive, corpus, measures
 from music.corpus import CorpusError, load_corpus, windows
 from music.midi import Grid, MidiError, decode, midi_bytes, read_tokens
 from music.show import SAMPLE_RATE, note_names, piano_rolls, sound
+from support.errors import UserError
 
 SECONDS, EIGHTH = Grid(), Grid("eighth")
 NOTTINGHAM = ROOT.parent / "shared/data/nottingham"

@@ -86,7 +86,7 @@ def test_songs_are_written_and_shown(finished):
 
 def test_training_windows_are_the_training_tunes_only(tunes):
     from data_loader import TuneData
-    from options import resolve
+    from running.options import resolve
 
     args, _ = resolve({"dataset": "Nottingham", "data_dir": str(tunes), "seq_len": 8, "eval_samples": 50})
     data = TuneData(args, torch.device("cpu"))

@@ -11,9 +11,9 @@ import pytest
 import torch
 from cli import assert_one_line_error, folders, run, same, snapshot, trained_state
 
-from errors import UserError
 from metrics import entropy
 from oracle import NAMES, load_oracle, make_oracle, save_oracle
+from support.errors import UserError
 
 AUTHORS = Path(__file__).resolve().parents[2] / "shared" / "data" / "oracle"
 needs_authors = pytest.mark.skipif(not AUTHORS.is_dir(), reason="needs the authors' oracle beside the project")

@@ -12,9 +12,9 @@ import torch
 from cli import ROOT, TINY, run
 
 import main
-import memory
-from errors import UserError
-from options import preset_settings
+from running import memory
+from running.options import preset_settings
+from support.errors import UserError
 
 
 def test_a_trace_of_each_phase_with_the_threads_that_draw(tmp_path):

@@ -12,7 +12,7 @@ from cli import ROOT, assert_one_line_error, call, run, snapshot, start
 from fake_runs import evaluation, write_run
 
 import report
-from student import t_quantile, welch
+from support.t_test import t_quantile, welch
 
 MLE = {1: (9.00, 8.50), 2: (9.10, 8.70), 3: (9.05, 8.45)}  # seed -> NLL_oracle at the end, NLL_test at the end
 SEQGAN = {1: (8.70, 8.60), 2: (8.75, 8.80), 3: (8.60, 8.65)}

@@ -111,7 +111,7 @@ def test_rows_beyond_one_chunk_keep_their_state(monkeypatch):
     policy = tiny_generator(vocab_size=11)
     tokens = policy.sample(5, 6, torch.Generator().manual_seed(0))
     whole = completions(policy, tokens, 4, torch.Generator().manual_seed(1))
-    monkeypatch.setattr("categorical.DRAW_ELEMENTS", {"cpu": 7 * 12, "cuda": 7 * 12})
+    monkeypatch.setattr("fast.categorical.DRAW_ELEMENTS", {"cpu": 7 * 12, "cuda": 7 * 12})
     assert torch.equal(completions(policy, tokens, 4, torch.Generator().manual_seed(1)), whole)
 
 

@@ -5,8 +5,8 @@ import torch
 from reference import tiny_generator
 
 from discriminator import Discriminator
+from fast.completion_scores import CompletionScorer, pays
 from rollout import action_values, completions
-from scoring import CompletionScorer, pays
 
 
 def small_discriminator(filters, vocab_size=9, seed=0):

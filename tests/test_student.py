@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from student import incomplete_beta, mean_interval, t_quantile, two_sided_p, welch
+from support.t_test import incomplete_beta, mean_interval, t_quantile, two_sided_p, welch
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import train
 from data_loader import make_data
 from discriminator import products_in
 from metrics import mean_nll
-from options import preset_settings
 from rollout import action_values
-from streams import stream
+from running.options import preset_settings
+from running.trainer import evaluate, final_evaluation
+from support.random_streams import stream
 from train import PHASES, follow, make_state, policy_loss
-from trainer import evaluate, final_evaluation
 
 
 def small_args(**changes):

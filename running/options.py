@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from checkpoint import LAST, find_checkpoint, load_run
 from discriminator import PRECISIONS
-from errors import UserError
-from memory import needed_bytes
 from music import GRIDS, VOCAB_SIZE
 from oracle import ORACLE_INIT, load_oracle
 from rewards import REWARDS
+from running.checkpoint import LAST, find_checkpoint, load_run
+from running.memory import needed_bytes
+from support.errors import UserError
 from train import GENERATOR_INIT, needs_discriminator
 
 # Settings that a data set changes in every preset.

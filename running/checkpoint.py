@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import torch
 
-from errors import UserError
+from support.errors import UserError
 
 FORMAT = 1  # rises when a checkpoint of an older version can no longer be read
 LAST = "last.pt"

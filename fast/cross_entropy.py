@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from categorical import chunk_rows
-from workers import scratch
+from fast.categorical import chunk_rows
+from support.threads import scratch
 
 LOWEST_LOG_PROBABILITY = -80.0  # exp of less is a denormal number, slow on a CPU, and no gradient that float32 can tell from 0
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from checkpoint import write_atomically
+from running.checkpoint import write_atomically
 
 SKIPPED, WARM_UP, RECORDED = 1, 1, 1  # epochs of a phase: the first ones allocate memory and start threads
 ROWS = 40  # of the table of operations

@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 import os
 
-import categorical
 from discriminator import scoring_rows
-from scoring import TABLE_BYTES
+from fast import categorical
+from fast.completion_scores import TABLE_BYTES
 
 FLOAT, WHOLE = 4, 8  # bytes of a float32; of an int64 or a float64
 PROCESS = 320 * 2**20  # Python, torch and TensorBoard, before any model

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from categorical import SoftmaxSampler, draw_from_blocks, softmax_weights
-from workers import on_cpu, scratch
+from fast.categorical import SoftmaxSampler, draw_from_blocks, softmax_weights
+from support.threads import on_cpu, scratch
 
 if TYPE_CHECKING:
     from generator import Generator

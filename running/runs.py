@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from checkpoint import BEFORE, LAST
-from errors import UserError
-from options import PRESETS, preset_settings
-from run_log import METRICS
+from running.checkpoint import BEFORE, LAST
+from running.options import PRESETS, preset_settings
+from running.run_log import METRICS
+from support.errors import UserError
 
 # Settings that make no run another experiment: seeds, names, places, and how a run is carried out.
 NOT_COMPARED = {

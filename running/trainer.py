@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from checkpoint import LAST, save_checkpoint
-from errors import UserError
 from generator import Generator
 from metrics import mean_and_error, sequence_nll, with_errors
-from profiling import profiled
-from run_log import RunLog
-from streams import stream
+from running.checkpoint import LAST, save_checkpoint
+from running.profiling import profiled
+from running.run_log import RunLog
+from support.errors import UserError
+from support.random_streams import stream
 from train import (
     Data,
     Metrics,

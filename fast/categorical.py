@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from workers import on_cpu, scratch
+from support.threads import on_cpu, scratch
 
 # Logits held at a time: few enough for a CPU's cache, enough to keep a GPU busy.
 CHUNK_ELEMENTS = {"cpu": 1_280_000, "cuda": 64_000_000}

@@ -27,7 +27,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from errors import UserError, discard_output
+from support.errors import UserError, discard_output
 
 try:
     import fcntl

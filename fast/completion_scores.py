@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from discriminator import Discriminator
-from workers import on_cpu, run_all, scratch
+from support.threads import on_cpu, run_all, scratch
 
 TABLE_BYTES = 2**29  # larger tables are not built
 TABLE_SHARE = 0.25  # of the plain products' work: a table that costs more is not built

@@ -1,0 +1,1 @@
+"""What knows nothing of SeqGAN: errors, files, threads, random streams, statistics."""
