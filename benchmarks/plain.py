@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import torch
-from reference import plain_action_values
+from helpers.reference import plain_action_values
 from torch import Tensor, nn
 
 from discriminator import REAL, Discriminator

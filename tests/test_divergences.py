@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from cli import run, scalars
-from reference import enumerate_sequences, tiny_generator
+from helpers.cli import run, scalars
+from helpers.reference import enumerate_sequences, tiny_generator
 
 from metrics import Likelihoods, divergences, sequence_nll
 

@@ -3,12 +3,12 @@
 import sys
 
 import pytest
-import test_graphs
 import torch
-from cli import ROOT, call, folders, run, same, trained_state
-from elsewhere import ELSEWHERE, Elsewhere, StrictSteps, a_device_elsewhere
-from test_graphs import SETTINGS, trained
-from test_music import split_folder
+from helpers import small_runs
+from helpers.cli import ROOT, call, folders, run, same, trained_state
+from helpers.elsewhere import ELSEWHERE, Elsewhere, StrictSteps, a_device_elsewhere
+from helpers.small_runs import SETTINGS, trained
+from helpers.tunes import split_folder
 
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -65,7 +65,7 @@ def test_steps_are_as_strict_as_a_recording(wrong, device):
 
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"bf16"}))  # torch knows no autocast for this device
 def test_training_is_the_same_as_in_a_gpu_s_way_on_the_cpu(name, monkeypatch, device):
-    monkeypatch.setattr(test_graphs, "EPOCHS", 2)
+    monkeypatch.setattr(small_runs, "EPOCHS", 2)
     there, numbers = trained(None, monkeypatch, device, **SETTINGS[name])
     assert there.runner.names
     _, expected = trained(None, monkeypatch, **SETTINGS[name])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from reference import NumpyLSTM, enumerate_sequences, sequence_probability, tiny_generator
+from helpers.reference import NumpyLSTM, enumerate_sequences, sequence_probability, tiny_generator
 
 from generator import Generator
 from metrics import entropy, mean_nll

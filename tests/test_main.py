@@ -12,7 +12,20 @@ import time
 
 import pytest
 import torch
-from cli import ROOT, TINY, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, start, trained_state
+from helpers.cli import (
+    ROOT,
+    TINY,
+    assert_one_line_error,
+    call,
+    folders,
+    json_lines,
+    run,
+    same,
+    scalars,
+    snapshot,
+    start,
+    trained_state,
+)
 
 import main
 import sample

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers.reference import tiny_generator
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-from reference import tiny_generator
 
 from metrics import Bleu, auc, discriminator_scores, entropy, mean_nll, self_bleu
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from cli import assert_one_line_error, folders, run, same, snapshot, trained_state
+from helpers.cli import assert_one_line_error, folders, run, same, snapshot, trained_state
 
 from metrics import entropy
 from oracle import NAMES, load_oracle, make_oracle, save_oracle

@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from cli import ROOT, assert_one_line_error, call, run, snapshot, start
-from fake_runs import evaluation, write_run
+from helpers.cli import ROOT, assert_one_line_error, call, run, snapshot, start
+from helpers.fake_runs import evaluation, write_run
 
 import report
 from support.t_test import t_quantile, welch

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from cli import assert_one_line_error, folders, json_lines, run, same, snapshot, trained_state
-from reference import tiny_generator
-from test_train import small_run
+from helpers.cli import assert_one_line_error, folders, json_lines, run, same, snapshot, trained_state
+from helpers.reference import tiny_generator
+from helpers.small_runs import small_run
 
 import train
 from metrics import Bleu

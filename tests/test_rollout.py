@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from reference import enumerate_sequences, plain_action_values, sequence_probability, tiny_generator
+from helpers.reference import enumerate_sequences, plain_action_values, sequence_probability, tiny_generator
 
 from discriminator import Discriminator
 from rollout import action_values, completions

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from cli import ROOT, assert_one_line_error, call, run
+from helpers.cli import ROOT, assert_one_line_error, call, run
 
 import sample
 from generator import Generator

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from reference import enumerate_sequences, sequence_probability, tiny_generator
+from helpers.reference import enumerate_sequences, sequence_probability, tiny_generator
+from helpers.small_runs import gradient, small_run, weights
 
 import train
 from data_loader import make_data
@@ -14,34 +15,7 @@ from rollout import action_values
 from running.options import preset_settings
 from running.trainer import evaluate, final_evaluation
 from support.random_streams import stream
-from train import PHASES, follow, make_state, policy_loss
-
-
-def small_args(**changes):
-    """Settings of a run that takes milliseconds."""
-    import argparse
-
-    settings = preset_settings("default") | {
-        **{"vocab_size": 12, "seq_len": 5, "batch_size": 6, "d_filters": [[2, 4], [3, 4]], "g_emb_dim": 4, "g_hidden_dim": 5},
-        **{"d_emb_dim": 4, "rollout_num": 3, "eval_samples": 20, "final_eval_samples": 30},
-    }
-    return argparse.Namespace(**{**settings, **changes})
-
-
-def small_run(**changes):
-    """State, data and settings of a small run."""
-    args = small_args(**changes)
-    return make_state(args, torch.device("cpu")), make_data(args, torch.device("cpu")), args
-
-
-def weights(model):
-    """All weights as one vector."""
-    return torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-
-
-def gradient(model):
-    """All gradients as one vector, of the weights that are trained."""
-    return torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
+from train import PHASES, follow, policy_loss
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])

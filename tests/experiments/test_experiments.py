@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from cli import ROOT, assert_one_line_error, call
-from fake_runs import evaluation, write_run
+from helpers.cli import ROOT, assert_one_line_error, call
+from helpers.fake_runs import evaluation, write_run
 
 from running import options
 
@@ -18,7 +18,7 @@ from running import options
 STUB = f"""#!{sys.executable}
 import json, os, pathlib, subprocess, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}]
-from fake_runs import evaluation, write_run
+from helpers.fake_runs import evaluation, write_run
 script, flags = sys.argv[1], sys.argv[2:]
 if not script.endswith("main.py"):
     sys.exit(subprocess.run([sys.executable, script, *flags]).returncode)

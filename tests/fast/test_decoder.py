@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import tiny_generator
+from helpers.reference import tiny_generator
 
 import rollout
 from fast import decoder

@@ -13,7 +13,8 @@ import mido
 import numpy as np
 import pretty_midi
 import pytest
-from cli import ROOT, assert_one_line_error
+from helpers.cli import ROOT, assert_one_line_error
+from helpers.tunes import scale, split_folder, tune
 
 from music import VOCAB_SIZE, archive, corpus, measures
 from music.corpus import CorpusError, load_corpus, windows
@@ -29,22 +30,6 @@ needs_nottingham = pytest.mark.skipif(not NOTTINGHAM.is_dir(), reason="needs the
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-def tune(*notes, program=0, drum=False):
-    """A MIDI file of (pitch, start, end) notes in seconds."""
-    midi = pretty_midi.PrettyMIDI()
-    instrument = pretty_midi.Instrument(program, is_drum=drum)
-    instrument.notes = [pretty_midi.Note(90, pitch, start, end) for pitch, start, end in notes]
-    midi.instruments.append(instrument)
-    data = io.BytesIO()
-    midi.write(data)
-    return data.getvalue()
-
-
-def scale(num=40, lowest=60):
-    """A rising scale, a note each 0.4 s."""
-    return tune(*[(lowest + i % 12, 0.4 * i, 0.4 * i + 0.4) for i in range(num)])
 
 
 @pytest.mark.parametrize("grid", [SECONDS, EIGHTH, Grid("seconds", 0.1), Grid("seconds", 0.37)])
@@ -155,15 +140,6 @@ def test_500_corruptions_never_end_in_a_traceback():
         except MidiError:
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 5  # the corruptions are neither all harmless nor all fatal
-
-
-def split_folder(root, train=3, valid=1, test=2):
-    """A folder with a split; returns it."""
-    for split, number in (("train", train), ("valid", valid), ("test", test)):
-        (root / split).mkdir(parents=True)
-        for i in range(number):
-            (root / split / f"{split}_{i}.mid").write_bytes(scale(40 + i, 55 + i))
-    return root
 
 
 def test_a_folder_keeps_its_split(tmp_path):

@@ -16,10 +16,10 @@ import mido
 import numpy as np
 import pytest
 import torch
-from cli import ROOT, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, trained_state
+from helpers.cli import ROOT, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, trained_state
+from helpers.tunes import scale, split_folder, tune
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.audio import metadata as audio_metadata
-from test_music import scale, split_folder, tune
 
 import main
 import sample

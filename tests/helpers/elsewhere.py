@@ -9,13 +9,13 @@ from unittest import mock
 
 import torch
 import torch._dynamo  # torch imports it late, and it must not meet the changed torch.Generator
-from tape import why_not
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
 import discriminator
 from fast import categorical
 from fast.cuda_graphs import Steps
+from helpers.tape import why_not
 
 ELSEWHERE = torch.device("meta")
 CPU = torch.device("cpu")

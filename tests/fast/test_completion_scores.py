@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from reference import tiny_generator
+from helpers.reference import tiny_generator
 
 from discriminator import Discriminator
 from fast.completion_scores import CompletionScorer, pays

@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from tape import TapeRecorder
-from test_train import small_args, weights
+from helpers.small_runs import EPOCHS, SETTINGS, StateTape, small_args, trained, weights
+from helpers.tape import TapeRecorder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
@@ -13,56 +13,7 @@ from data_loader import make_data
 from fast.cuda_graphs import PLAIN_STEPS, WARM_UP, RecordedSteps, Steps, make_steps, to_device
 from train import make_state
 
-EPOCHS = 6  # more than the warm-up
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-
-
-def optimiser_tensors(state):
-    return [t for o in state.optimizers.values() for values in o.state.values() for t in values.values()]
-
-
-def trained(recorder_class, monkeypatch, device="cpu", **changes):
-    """State and numbers of a small training that goes a GPU's way, on the CPU or on a device that is given."""
-    monkeypatch.setattr("support.threads.CPU_TYPES", ())
-    args = small_args(**changes)
-    state, data = make_state(args, torch.device(device)), make_data(args, torch.device(device))
-    if recorder_class is not None:
-        state.runner = RecordedSteps(recorder_class(state))
-    data.runner = state.runner
-    numbers = []
-    for _ in range(EPOCHS):
-        numbers.append(train.pretrain_g_epoch(state, data, args))
-        state.epochs_done["pretrain_g"] += 1
-    for epoch in (train.pretrain_d_epoch, train.adversarial_epoch):
-        numbers += [epoch(state, data, args) for _ in range(EPOCHS)]
-    return state, numbers
-
-
-class StateTape(TapeRecorder):
-    """Knows what the steps of a training change: found when it records, as optimisers make their state late."""
-
-    def __init__(self, state):
-        super().__init__()
-        self.state = state
-
-    def record(self, step, inputs):
-        models = (self.state.generator, self.state.policy, self.state.discriminator)
-        self.changed = [p for model in models for p in model.parameters()] + optimiser_tensors(self.state)
-        rng = self.state.discriminator.dropout_rng
-        before = rng.get_state()
-        result = super().record(step, inputs)
-        rng.set_state(before)
-        return result
-
-
-SETTINGS = {
-    "fresh batches": {},
-    "fixed set": dict(train_size=20, shuffle=False, policy_loss="sum", d_l2=0.2, g_init="normal", d_keep_prob=0.5),
-    "scheduled sampling": dict(scheduled_sampling=0.3, train_size=20),
-    "lagged roll-out policy": dict(rollout_update_rate=0.5, g_steps=2),
-    "bleu": dict(reward="bleu"),
-    "bf16": dict(d_precision="bf16"),
-}
 
 
 @pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from cli import ROOT
+from helpers.cli import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from cli import ROOT, TINY, run
+from helpers.cli import ROOT, TINY, run
 
 import main
 from running import memory
