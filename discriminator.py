@@ -8,41 +8,21 @@ Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, F f
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 REAL = 1  # class number of real sequences; generated ones are class 0
 
-SCORING_ROWS = {"cpu": 512, "cuda": 2**31}  # sequences scored at a time: their windows stay near a CPU's cache
-SCORING_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # and no more than so many numbers in the windows of one width
+SCORING_ROWS = {"cpu": 512, "cuda": 2**31}  # sequences scored at a time, so that their windows fit a CPU's cache
+SCORING_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}  # and at most this many numbers in the windows of one width
 
 
 def scoring_rows(seq_len: int, filters: list[tuple[int, int]], emb_dim: int, device_type: str) -> int:
     """How many sequences to score at a time."""
     windows = seq_len * max(width for width, _ in filters) * emb_dim
     return max(1, min(SCORING_ROWS[device_type], SCORING_ELEMENTS[device_type] // windows))
-
-
-PRECISIONS = ("float32", "tf32", "bf16")
-
-
-@contextlib.contextmanager
-def products_in(precision: str, device: torch.device) -> Iterator[None]:
-    """Inside, matrix products round their factors: tf32 (CUDA) keeps 10 bits of the mantissa, bf16 keeps 7, float32 all 23."""
-    if precision == "bf16":
-        with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):  # a recorded step has to cast anew each time
-            yield
-        return
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.fp32_precision = before
 
 
 class Discriminator(nn.Module):
@@ -98,7 +78,7 @@ class Discriminator(nn.Module):
         gate = torch.sigmoid(self.gate(features))
         features = gate * torch.relu(self.highway(features)) + (1 - gate) * features
         if dropout:
-            # F.dropout takes no random stream, and a resumed run must draw the same masks.
+            # F.dropout takes no random stream, but a resumed run must draw the same masks.
             device = features.device if self.dropout_rng is None else self.dropout_rng.device
             kept = torch.rand(features.shape, generator=self.dropout_rng, device=device) < self.keep_prob
             features = features * (kept.to(features.device) / self.keep_prob)
@@ -112,7 +92,7 @@ class Discriminator(nn.Module):
             windows = embedded.unfold(1, int(width), 1).flatten(2)  # (B, T - width + 1, E·width)
             responses.append(nn.functional.linear(windows, layer.weight).amax(dim=1))  # (B, filters of this width)
             biases.append(layer.bias)
-        # One bias for all positions, and ReLU is monotone: both may follow the maximum.
+        # The bias is the same at all positions and ReLU is monotone: both may come after the maximum.
         return torch.relu(torch.cat(responses, dim=1) + torch.cat(biases))
 
     @torch.no_grad()

@@ -1,7 +1,8 @@
 """LSTM generator: the policy G_θ that picks one token at a time (Yu et al. 2017, Eqs. 9-10).
 
 The same class with other weights is the roll-out policy G_β and the oracle G_oracle. Training reads whole sequences through
-`nn.LSTM` (teacher forcing); sampling goes through `step`, one token at a time, on the same parameters.
+`nn.LSTM` (teacher forcing). `advance` reads one token at a time, on the same parameters: the plain way to draw a sequence.
+`sample` draws the same sequences faster (fast/decoder.py).
 
 Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, H hidden units.
 """
@@ -9,18 +10,21 @@ Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, H h
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from fast.categorical import chunk_rows
-from fast.cross_entropy import LOWEST_LOG_PROBABILITY, weighted_nll
-from fast.cuda_graphs import Steps, to_device
-from fast.decoder import Decoder
-from support.threads import run_all, scratch
+from fast.cross_entropy import token_nll, weighted_nll
+from fast.cuda_graphs import Runner
+from fast.decoder import Decoder, sample_tokens
+from support.device import to_device
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
+# Standard deviations of the generator's weights: "glorot" is the original command line's, "normal" the authors' code's.
+GENERATOR_INIT = {
+    "glorot": dict(embedding_std=0.1, output_std=1.0, output_bias_std=0.0, lstm_std=None),
+    "normal": dict(embedding_std=0.1, output_std=0.1, output_bias_std=0.1, lstm_std=0.1),
+}
 
 
 class Generator(nn.Module):
@@ -39,7 +43,7 @@ class Generator(nn.Module):
         self.embed = nn.Embedding(vocab_size, emb_dim)
         self.lstm = nn.LSTM(emb_dim, hidden_dim, batch_first=True)
         self.output = nn.Linear(hidden_dim, vocab_size)
-        # The paper's cell has one bias a gate. nn.LSTM adds two: training both would double the bias's learning rate.
+        # The paper's cell has one bias a gate. nn.LSTM has two: training both would double the bias's learning rate.
         self.lstm.bias_hh_l0.requires_grad_(False)
 
     @property
@@ -71,7 +75,7 @@ class Generator(nn.Module):
         self.embed.weight.normal_(0, embedding_std, generator=rng)
         for weight in (self.lstm.weight_ih_l0, self.lstm.weight_hh_l0):  # (4H, E), (4H, H); gates i, f, g, o
             if lstm_std is None:
-                # TensorFlow keeps both in one (E + H, 4H) matrix, so Glorot's limit counts both fan-ins.
+                # TensorFlow has both in one (E + H, 4H) matrix, so Glorot's limit counts both fan-ins.
                 limit = math.sqrt(6 / (emb_dim + hidden_dim + 4 * hidden_dim))
                 weight.uniform_(-limit, limit, generator=rng)
             else:
@@ -101,21 +105,7 @@ class Generator(nn.Module):
     def nll(self, tokens: Tensor) -> Tensor:
         """−log G(y_t | y_1..t−1) of each given token, to measure and not to train on: (B, T) -> (B, T), in nats."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
-        matrix = torch.cat([self.output.weight.t(), self.output.bias[None]])  # (H + 1, V)
-        result = torch.empty_like(hidden[:, 0])
-
-        def piece(rows: slice) -> None:
-            padded = nn.functional.pad(hidden[rows], (0, 1), value=1.0)
-            logits = scratch("logits", (len(padded), self.vocab_size), matrix)
-            torch.mm(padded, matrix, out=logits)
-            target = logits.gather(1, tokens.reshape(-1, 1)[rows])
-            largest = logits.amax(dim=1, keepdim=True)
-            weights = logits.sub_(largest).clamp_(min=LOWEST_LOG_PROBABILITY).exp_()
-            result[rows] = (weights.sum(dim=1, keepdim=True).log_() + (largest - target))[:, 0]
-
-        size = 2 * chunk_rows(self.vocab_size, self.device)  # in chunks, for the cache, and for the memory
-        run_all([partial(piece, slice(first, first + size)) for first in range(0, len(hidden), size)], self.device)
-        return result.view(tokens.shape)
+        return token_nll(hidden, self.output.weight, self.output.bias, tokens.flatten()).view(tokens.shape)
 
     def weighted_nll(self, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Σ weights · −log G(y_t | inputs_1..t), a scalar to train on.
@@ -133,7 +123,7 @@ class Generator(nn.Module):
         zeros = self.output.weight.new_zeros(batch_size, self.lstm.hidden_size)
         return zeros, zeros
 
-    def step(self, tokens: Tensor, state: State) -> State:
+    def advance(self, tokens: Tensor, state: State) -> State:
         """Read one token a row: (B,) and the state before it -> the state after it, whose h predicts the next token."""
         lstm = self.lstm
         return torch.lstm_cell(self.embed(tokens), state, lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
@@ -158,7 +148,7 @@ class Generator(nn.Module):
         decoder = Decoder(self, batch * seq_len)
         states = decoder.zero_states(batch)
         for t in range(seq_len - 1):
-            decoder.step(inputs[:, t], states)
+            decoder.advance(inputs[:, t], states)
             inputs[:, t + 1] = torch.where(keep[t] < omega, tokens[:, t], decoder.draw(states, uniforms[t]))
         return inputs
 
@@ -183,31 +173,14 @@ class Generator(nn.Module):
     @torch.no_grad()
     def sample_from(self, uniforms: Tensor, temperature: float = 1.0, prefix: Tensor | None = None) -> Tensor:
         """The sequences that `sample` draws with the given `sampling_numbers` (T, M): int64 (M, T)."""
-        given = 0 if prefix is None else len(prefix)
-        seq_len, num = uniforms.shape
-        tokens = torch.empty(num, seq_len, dtype=torch.int64, device=self.device)
-        decoder = Decoder(self, num * seq_len, temperature)
-        before = torch.full((1,), self.start_token, device=self.device)
-        state = decoder.zero_states(1)
-        for position in range(given):  # all sequences read the same
-            decoder.step(before, state)
-            before = prefix[position : position + 1].to(self.device)
-            tokens[:, position] = before
-
-        def piece(rows: slice) -> None:
-            part = tokens[rows]
-            states = decoder.zero_states(len(part))
-            states.set(slice(0, len(part)), state, copies=len(part))
-            decoder.finish(part, given, before.expand(len(part)), states, uniforms[given:, rows])
-
-        size = max(1, decoder.sampler.max_rows)
-        run_all([partial(piece, slice(first, first + size)) for first in range(0, num, size)], self.device)
-        return tokens
+        if prefix is None:
+            prefix = torch.empty(0, dtype=torch.int64)
+        return sample_tokens(self, uniforms, temperature, prefix)
 
 
-def sample_in_steps(model: Generator, num: int, seq_len: int, rng: torch.Generator, steps: Steps, name: str) -> Tensor:
-    """What `model.sample(num, seq_len, rng)` gives, drawn as a step of that name: (num, seq_len)."""
-    return steps.run(name, model.sample_from, to_device(sampling_numbers(num, seq_len, rng), model.device))
+def sample_with_runner(model: Generator, num: int, seq_len: int, rng: torch.Generator, runner: Runner, name: str) -> Tensor:
+    """What `model.sample(num, seq_len, rng)` gives, drawn through a runner under that name: (num, seq_len)."""
+    return runner.run(name, model.sample_from, to_device(sampling_numbers(num, seq_len, rng), model.device))
 
 
 def sampling_numbers(num: int, seq_len: int, rng: torch.Generator) -> Tensor:

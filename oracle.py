@@ -1,7 +1,7 @@
 """The oracle G_oracle: an LSTM with fixed random weights that stands for the real world (paper, "Synthetic Data Experiments").
 
 Because its density is known, the quality of generated sequences can be measured exactly, up to sampling error. Its weights are
-drawn from a seed, or read from a file: the authors' own, or one that `save_oracle` wrote, so that others compare against the same.
+drawn from a seed, or read from a file: the authors' own, or one that `save_oracle` wrote.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from generator import Generator
-from running.checkpoint import write_atomically
 from support.authors_pickle import read_arrays
 from support.errors import UserError
+from support.files import write_atomically
 
-# Standard deviations of the oracle's weights. "glorot" is the command line's original, "normal" the authors' code.
+# Standard deviations of the oracle's weights. "glorot" is the original command line's, "normal" the authors' code's.
 ORACLE_INIT = {
     "glorot": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=None),
     "normal": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=1.0),
@@ -36,22 +36,23 @@ def make_oracle(vocab_size: int, emb_dim: int, hidden_dim: int, init: str, rng: 
 
 
 @torch.no_grad()
-def load_oracle(path: Path) -> Generator:
+def load_oracle(path: str | Path) -> Generator:
     """An oracle from a file, not trainable.
 
     Args:
         path: `.npz` with the arrays of NAMES, or the authors' pickle (a list of them in that order) from Python 2 or 3.
-            Nothing in the file is run.
+            Nothing in the file is executed.
 
     Raises:
         UserError: the file is missing, broken, or its arrays are not those of one LSTM.
     """
+    path = Path(path)
     try:
         arrays = _read(path)
         sizes = _check(arrays)
     except OSError as error:
         raise UserError(f"--oracle_params {path}: {error.strerror or error}") from error
-    except Exception as error:  # whatever a broken file makes of the readers: the list of types has no end
+    except Exception as error:  # a broken file can make the readers raise anything
         raise UserError(f"--oracle_params {path}: {' '.join(str(error).split()) or 'not an oracle'}") from error
     oracle = Generator(*sizes)
     weights = {name: torch.tensor(values) for name, values in arrays.items()}
@@ -80,7 +81,7 @@ def save_oracle(oracle: Generator, path: Path) -> None:
         for name in NAMES:
             member = io.BytesIO()
             np.lib.format.write_array(member, np.ascontiguousarray(arrays[name].detach().cpu().numpy()), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())  # ZipInfo's fixed date, not the clock's
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())  # ZipInfo's date is fixed
     if path.exists():
         if path.read_bytes() != buffer.getvalue():
             raise UserError(f"--save_oracle {path}: there is a file already, with something else in it")
@@ -105,7 +106,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, int]:
     """V, E and H of the arrays; raises ValueError where they do not fit each other."""
     for name, values in arrays.items():
-        if not isinstance(values, np.ndarray):  # numpy hands out the bytes of a member that it does not know
+        if not isinstance(values, np.ndarray):  # numpy returns the bytes of a member that is no array
             raise ValueError(f"{name} is no array")
     if arrays["emb"].ndim != 2 or arrays["Ui"].ndim != 2:
         raise ValueError("emb and Ui must have two dimensions")

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from running.checkpoint import write_atomically
-from running.options import Parser
 from running.runs import Record, Run, group_runs, number
+from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
+from support.files import write_atomically
 from support.t_test import mean_interval, welch
 
 COLUMNS = {
@@ -30,7 +30,7 @@ COLUMNS = {
     "jsd": "JSD",
 }
 STOPPED_COLUMNS = {"nll_oracle": "NLL_oracle, early-stopped", "nll_test": "NLL_test, early-stopped"}
-# NLL_oracle in the paper: Table 1, and Figure 3 by (g, d, k). Names as `plain` makes them.
+# NLL_oracle in the paper: Table 1, and Figure 3 by (g, d, k). Names as `plain` returns them.
 PAPER = {
     "random": 10.310,
     "mle": 9.038,
@@ -43,13 +43,13 @@ PAPER = {
     "g1d5k3": 8.73,
 }
 PAPER_SIZES = {"vocab_size": 5000, "seq_len": 20}
-UNSTABLE = ("g100d1k10",)  # rows that the paper calls so
+UNSTABLE = ("g100d1k10",)  # rows that the paper describes as unstable
 AUTHORS_TITLES = {"pretrain_g": "pre-training...", "adversarial": "adversarial training..."}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: runs, and whether they count as they ended or as early stopping would have left them."""
+    """A row of the table: runs, and whether they are counted at their end or where early stopping would have stopped them."""
 
     name: str
     runs: list[Run]
@@ -100,7 +100,7 @@ def summary(row: Row, final: bool) -> Record:
     records = row.records(final)
     stopped = [run.early_stopped for run in row.runs]
     end = over_runs(records, COLUMNS)
-    paper = PAPER.get(plain(row.name)) if end["nll_oracle"] else None  # runs on music may have the names as well
+    paper = PAPER.get(plain(row.name)) if end["nll_oracle"] else None  # runs on music may have the same names
     difference = None if paper is None else end["nll_oracle"]["mean"] - paper
     return {
         "name": row.name,
@@ -131,7 +131,7 @@ def t_test(rows: list[Row], names: list[str], final: bool) -> Record:
 
 
 def run_notes(row: Row, final: bool) -> list[str]:
-    """What a reader should know of a row's runs: which are unfinished, and what makes them unequal or not independent."""
+    """Notes on a row's runs: which are unfinished, and why they are not equal or not independent."""
     found = []
     for run in row.runs:
         if run.final is None:
@@ -149,7 +149,7 @@ def run_notes(row: Row, final: bool) -> list[str]:
 
 
 def notes(rows: list[Row], final: bool) -> list[str]:
-    """What a reader of the table should know: of the runs, and where the paper's number is not for what they did."""
+    """Notes below the table: on the runs, and where the paper's number is for another experiment."""
     rows = [row for row in rows if not row.early_stopped]
     found = [text for row in rows for text in run_notes(row, final)]
     beside_paper = [row for row in rows if summary(row, final)["paper"] is not None]
@@ -168,7 +168,7 @@ def notes(rows: list[Row], final: bool) -> list[str]:
 
 
 def markdown(summaries: list[Record], tests: list[Record], remarks: list[str], final: bool) -> str:
-    """The table as Markdown, with what must be said of it below."""
+    """The table as Markdown, with explanations and notes below it."""
 
     def cell(mean: Record | None, runs: int) -> str:
         if mean is None:
@@ -199,7 +199,7 @@ def markdown(summaries: list[Record], tests: list[Record], remarks: list[str], f
 
 
 def import_pyplot() -> Any:
-    """matplotlib's pyplot for files, without a screen; raises UserError where it is not installed."""
+    """matplotlib's pyplot, which writes to files only; raises UserError where it is not installed."""
     try:
         import matplotlib
 
@@ -228,7 +228,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
     pyplot = import_pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
     drawn = [row for row in rows if not row.early_stopped]
-    # where the adversarial phase begins: its first epoch ends one step later
+    # the epoch of G at which the adversarial phase begins
     starts = {e["step"] - e["epoch"] for row in drawn for run in row.runs for e in run.evaluations if e["phase"] == "adversarial"}
     for axis, (name, title) in zip(axes, list(COLUMNS.items())[:2], strict=True):
         curves = {row.name: points for row in drawn if (points := curve(row.runs, name))}
@@ -238,7 +238,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
             axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         for start in sorted(starts):
             axis.axvline(start, color="grey", linewidth=0.8, linestyle="--")
-        # A policy that collapses for some epochs would press all curves flat: such peaks are cut off, and told.
+        # A policy that collapses for some epochs would flatten all other curves: such peaks are cut off, and the title says so.
         values = sorted(point[1] for points in curves.values() for point in points)
         if values:
             top = values[int(0.985 * (len(values) - 1))]

@@ -1,4 +1,4 @@
-"""What the fast parts are held against: the same computations as ports of SeqGAN usually write them."""
+"""What the fast parts are compared with: the same computations as ports of SeqGAN usually write them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class ConvDiscriminator(nn.Module):
 
 
 def discriminator_step(model: ConvDiscriminator, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> None:
-    """One step of D."""
+    """One update of D."""
     model.train()
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(tokens), labels).backward()
@@ -63,7 +63,7 @@ def discriminator_step(model: ConvDiscriminator, optimizer: torch.optim.Optimize
 
 
 def mle_step(model: Generator, optimizer: torch.optim.Optimizer, tokens: Tensor, grad_clip: float) -> None:
-    """One step of maximum likelihood, the logits of all tokens at once."""
+    """One update of maximum likelihood, the logits of all tokens at once."""
     optimizer.zero_grad()
     logits = model.output(model.hidden(tokens))  # (B, T, V)
     nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten()).backward()
@@ -77,6 +77,6 @@ def plain_sample(model: Generator, num: int, seq_len: int, rng: torch.Generator)
     state = model.initial_state(num)
     tokens = torch.full((num, seq_len + 1), model.start_token, device=model.device)
     for t in range(seq_len):
-        state = model.step(tokens[:, t], state)
+        state = model.advance(tokens[:, t], state)
         tokens[:, t + 1] = torch.multinomial(model.output(state[0]).softmax(dim=1), 1, generator=rng)[:, 0]
     return tokens[:, 1:]

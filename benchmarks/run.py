@@ -23,32 +23,28 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-from main import choose_device  # first: it says how long threads spin, before torch is loaded
+import support.thread_patience  # noqa: F401  before torch is loaded
 
 # isort: split
 import plain
 import torch
 from torch import Tensor
 
-import train
 from data_loader import make_data
-from discriminator import PRECISIONS
-from fast.completion_scores import CompletionScorer, pays
+from fast.completion_scores import CompletionScorer, tables_are_faster
+from fast.completions import completions
 from fast.cuda_graphs import WARM_UP
 from fast.decoder import Decoder
-from rollout import completions
-from running.checkpoint import write_json
-from running.options import Parser, boolean, preset_settings, whole
-from running.run_log import describe_device
+from rewards import discriminator_values
+from running.flags import BY_NAME, preset_settings
+from support.command_line import Parser, boolean, whole
+from support.device import choose_device, describe_device
+from support.files import write_json
 from support.random_streams import stream
-from support.threads import run_all
-from train import (
-    TrainState,
-    adversarial_epoch,
-    discriminator_values,
-    make_state,
-    samples,
-)
+from support.threads import run_all, set_up
+from train import adversarial_epoch
+from train_state import TrainState, make_state
+from updates import discriminator_update, mle_update
 
 PRESETS = ("default", "paper")
 SAMPLES = 10_000
@@ -77,15 +73,14 @@ class Setting:
         self.rng = stream(1, "benchmark")
         self.device_rng = torch.Generator(device).manual_seed(1)  # torch.multinomial draws on the models' device
         self.tokens = self.state.generator.sample(args.batch_size, args.seq_len, self.rng)
-        # the plain versions train copies of their own
+        # the plain versions train their own copies
         self.conv = plain.ConvDiscriminator(self.state.discriminator)
         self.conv_adam = torch.optim.Adam(self.conv.parameters(), lr=args.d_lr)
         self.plain_state = make_state(args, device)
         self.plain_adam = torch.optim.Adam([p for p in self.plain_state.generator.parameters() if p.requires_grad], lr=args.g_lr)
 
     def labels(self) -> Tensor:
-        """Classes at random, (B,). Were they always the same, D would learn them, and gradients that vanish into denormal numbers
-        slow a CPU down many times."""
+        """Classes at random, (B,). Constant labels would be learnt, and D's gradients become denormals, which slow down a CPU."""
         return torch.randint(2, (self.args.batch_size,), device=self.device)
 
     def rollout_products(self) -> list[Product]:
@@ -127,7 +122,7 @@ def scoring(s: Setting) -> Part:
     completed = completions(s.state.policy, s.tokens, n, s.rng)  # (T - 1, B, N, T)
 
     def fast() -> object:
-        if not pays(d, completed[..., 0].numel(), s.args.seq_len):
+        if not tables_are_faster(d, completed[..., 0].numel(), s.args.seq_len):
             return d.prob_real(completed.flatten(0, 2))
         scorer = CompletionScorer(d, s.tokens)
         return run_all([partial(scorer, t + 1, part) for t, part in enumerate(completed)], s.device)
@@ -142,27 +137,27 @@ def rewards(s: Setting) -> Part:
     """The rewards of one update: roll-outs and scores."""
     n = s.args.rollout_num
     return Part(
-        lambda: discriminator_values(s.state, s.tokens, n),
+        lambda: discriminator_values(s.tokens, s.state, s.data, s.args),
         lambda: plain.plain_action_values(s.state.policy, s.conv.prob_real, s.tokens, n, s.device_rng),
         [*s.rollout_products(), *scoring(s).products],
     )
 
 
 def d_step(s: Setting) -> Part:
-    """One step of D: forward, backward (two products for each of the forward's), optimiser."""
+    """One update of D: forward, backward (two products for each of the forward's), optimiser."""
     s.state.discriminator.train()
     return Part(
-        lambda: s.state.runner.run("discriminator", partial(train.discriminator_step, s.state, s.args), s.tokens, s.labels()),
+        lambda: s.state.runner.run("discriminator", partial(discriminator_update, s.state, s.args), s.tokens, s.labels()),
         lambda: plain.discriminator_step(s.conv, s.conv_adam, s.tokens, s.labels()),
         s.d_products(s.args.batch_size, 3),
     )
 
 
 def mle_step(s: Setting) -> Part:
-    """One step of maximum likelihood."""
+    """One update of maximum likelihood."""
     tokens, args = s.tokens, s.args
     return Part(
-        lambda: s.state.runner.run("maximum likelihood", partial(train.mle_step, s.state, args), tokens),
+        lambda: s.state.runner.run("maximum likelihood", partial(mle_update, s.state, args), tokens),
         lambda: plain.mle_step(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip),
         [(tokens.numel(), args.g_hidden_dim, args.vocab_size, 3)],
     )
@@ -173,7 +168,7 @@ def sampling(s: Setting) -> Part:
     args, model = s.args, s.state.generator
     rows = Decoder(model, 10**9).sampler.max_rows
     return Part(
-        lambda: samples(s.state, SAMPLES, args, "negatives"),
+        lambda: s.state.sample(SAMPLES, args.seq_len, "negatives"),
         lambda: plain.plain_sample(model, SAMPLES, args.seq_len, s.device_rng),
         [(rows, args.g_hidden_dim, args.vocab_size, SAMPLES * args.seq_len / rows)],
         pooled=s.device.type == "cpu",
@@ -268,15 +263,16 @@ def main() -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=whole(0), default=0, help="CPU threads (default: torch's choice)")
     parser.add_argument("--repeats", type=whole(1), default=3, help="rounds, of which the median counts (default: %(default)s)")
-    parser.add_argument("--d_precision", choices=PRECISIONS, default="float32", help="of D's training (default: %(default)s)")
+    parser.add_argument(
+        "--d_precision", choices=BY_NAME["d_precision"].type, default="float32", help="of D's updates (default: %(default)s)"
+    )
     parser.add_argument("--cuda_graphs", type=boolean, default=True, help="on CUDA: play steps back (default: %(default)s)")
     parser.add_argument("--sharpen", type=float, default=1.0, help="multiply the generator's output weights (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON as well")
     args = parser.parse_args()
     if unknown := [name for name in args.parts if name not in PARTS]:
         parser.error(f"no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    set_up(args.threads)
     device = choose_device(args.device)
     where = {"device": describe_device(device), "python": platform.python_version(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in where.items()))

@@ -20,17 +20,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
-from main import choose_device  # first: it says how long threads spin, before torch is loaded
+import support.thread_patience  # noqa: F401  before torch is loaded
 
 # isort: split
 import torch
 
-from fast.cuda_graphs import PLAIN_STEPS, WARM_UP
+from fast.cuda_graphs import PLAIN_RUNNER, WARM_UP
+from rewards import discriminator_values
+from running.flags import preset_settings
 from running.memory import PROCESS, needed_bytes
-from running.options import Parser, preset_settings, whole
-from running.run_log import describe_device
+from support.command_line import Parser, whole
+from support.device import choose_device, describe_device
 from support.random_streams import stream
-from train import discriminator_values, make_state
+from support.threads import set_up
+from train_state import make_state
 
 NAMES = {"seq_len": "T", "vocab_size": "V", "rollout_num": "N", "batch_size": "B"}
 SWEEPS = {
@@ -59,11 +62,11 @@ def point(change: dict[str, int], device: torch.device, repeats: int) -> dict[st
     args = settings(change)
     state = make_state(args, device)
     tokens = state.generator.sample(args.batch_size, args.seq_len, stream(1, "benchmark"))
-    first = 1 if state.runner is PLAIN_STEPS else WARM_UP + 1  # calls that set things up, the recording included
+    first = 1 if state.runner is PLAIN_RUNNER else WARM_UP + 1  # calls that set things up, the recording included
     seconds = []
     for _ in range(first + repeats):
         start = time.perf_counter()
-        discriminator_values(state, tokens, args.rollout_num).sum().item()
+        discriminator_values(tokens, state, None, args).sum().item()
         seconds.append(time.perf_counter() - start)
     return {"seconds": statistics.median(seconds[first:]), "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
@@ -87,8 +90,7 @@ def main() -> int:
     )
     parser.add_argument("--point", metavar="JSON", help="time this one change of the default sizes, and print JSON")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    set_up(args.threads)
     device = choose_device(args.device)
     if args.point:
         print(json.dumps(point(json.loads(args.point), device, args.repeats)))

@@ -13,8 +13,8 @@ if ! "$PYTHON" -c "import matplotlib" 2>/dev/null; then
   exit 2
 fi
 
-# All settings begin from the same MLE run and the same weights of D. k counts in D's pre-training as well: its rounds are such
-# that D has made as many passes before the adversarial phase in every setting as in the preset, where k is 3.
+# All settings begin from the same MLE run and the same weights of D. k is also that of D's pre-training, whose d-steps are chosen
+# such that D makes the same number of passes before the adversarial phase in every setting as in the preset, where k is 3.
 passes=150
 if [ "$preset" = smoke ]; then passes=9; fi
 settings=("100 1 10" "30 1 30" "1 1 10" "1 5 3") # g, d, k

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from running.options import Parser
+from running.flags import Parser
 from running.runs import number, read_object, read_text
 from support.errors import UserError, exit_with_one_line
 

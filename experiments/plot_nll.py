@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from report import import_pyplot
-from running.options import Parser
+from running.flags import Parser
 from running.runs import read_evaluations
 from support.errors import UserError, exit_with_one_line
 
@@ -41,7 +41,7 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
                 axis.axvline(starts[0], color="grey", linewidth=0.6, linestyle=":")
         for floor in {entropy for _, entropy in runs.values()}:
             axis.axhline(floor, color="black", linewidth=0.8, linestyle="--", label="entropy of the oracle")
-        # A policy that collapses for some epochs would press all curves flat: such peaks are cut off, and told.
+        # A policy that collapses for some epochs would flatten all other curves: such peaks are cut off, and the title says so.
         values = sorted(row[key] for rows, _ in runs.values() for row in rows)
         low, top = axis.get_ylim()[0], values[int(0.985 * (len(values) - 1))]
         top += 0.05 * (top - low)

@@ -1,11 +1,11 @@
-# Sourced by table1.sh and figure3.sh, which set `experiment`: one run for a row and seed, skipped where it is finished, gone on
-# with where it was interrupted. Reads the environment and the script's flags:
+# Sourced by table1.sh and figure3.sh, which set `experiment`: one run for each row and seed, skipped if it is finished, resumed
+# if it was interrupted. Reads the environment and the script's flags:
 #   SEEDS="1 2 3"   one run of each row for each (default: 1)
 #   RUNS=FOLDER     where the runs go (default: logs/$experiment)
 #   ORACLE=FILE     the authors' oracle (--oracle_params); without it, and with --smoke, one random oracle for all seeds
 #   PYTHON=COMMAND  default: python
-#   --smoke         as the first flag: --preset smoke, in a folder of its own, to see that the script works
-# All other flags are passed on to every run; those that make a row what it is come after them and win.
+#   --smoke         as the first flag: --preset smoke, in a folder of its own, to check that the script works
+# All other flags are passed on to every run; those that define a row come after them and take precedence.
 PYTHON=${PYTHON:-python}
 here=$(cd "$(dirname "$0")/.." && pwd)
 runs=${RUNS:-logs/$experiment}

@@ -1,6 +1,7 @@
 """The discriminator's scores of many completions of the same sequences, on a CPU.
 
-A completion shares its prefix with N − 1 others, so what the convolutions see of the prefix is computed once:
+The plain way is `Discriminator.prob_real`. A completion shares its prefix with N − 1 others, so what the convolutions see of the
+prefix is computed once:
 
 - the response of a window to a filter is a sum over the window's positions of a number that depends only on the token and the
   place in the window: a table lookup, instead of a product of embeddings and weights;
@@ -17,16 +18,26 @@ from __future__ import annotations
 
 import functools
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from discriminator import Discriminator
 from support.threads import on_cpu, run_all, scratch
 
 TABLE_BYTES = 2**29  # larger tables are not built
-TABLE_SHARE = 0.25  # of the plain products' work: a table that costs more is not built
+TABLE_SHARE = 0.25  # of the plain products' multiply-adds: a table that costs more is not built
+
+
+class ConvolutionalDiscriminator(Protocol):
+    """What the scorer reads of a discriminator: `discriminator.Discriminator` has it."""
+
+    embed: nn.Embedding
+    convolutions: nn.ModuleDict  # of nn.Linear(E·w, f), by width
+
+    def prob_of_features(self, features: Tensor) -> Tensor:
+        """The probability of "real" from the largest activation of each filter: (B, F) -> (B,)."""
+        ...
 
 
 class WidthTable(NamedTuple):
@@ -46,8 +57,8 @@ class WidthTable(NamedTuple):
     so_far: Tensor
 
 
-def pays(discriminator: Discriminator, num_completions: int, seq_len: int) -> bool:
-    """Whether tables beat plain products for this many completions: on a CPU, where there is room and enough to look up."""
+def tables_are_faster(discriminator: ConvolutionalDiscriminator, num_completions: int, seq_len: int) -> bool:
+    """Whether tables beat plain products for this many completions: on a CPU, if they fit the memory and are used often enough."""
     vocab_size, emb_dim = discriminator.embed.weight.shape
     places = sum(layer.weight.shape[0] * int(width) for width, layer in discriminator.convolutions.items())
     products = sum(
@@ -69,13 +80,13 @@ class CompletionScorer:
         tokens: the sequences, (B, T).
     """
 
-    def __init__(self, discriminator: Discriminator, tokens: Tensor):
+    def __init__(self, discriminator: ConvolutionalDiscriminator, tokens: Tensor):
         self.discriminator = discriminator
         self.vocab_size = discriminator.embed.num_embeddings
         self.seq_len = tokens.shape[1]
-        # Memory of the calling thread, used again by the next scorer: fresh pages for 250 MB cost more than filling them.
-        held = {int(w): self._memory(int(w), layer, tokens) for w, layer in discriminator.convolutions.items()}
-        self.tables = run_all([partial(self._table, width, rows, tokens) for width, rows in held.items()], tokens.device)
+        # The calling thread's buffers, reused by the next scorer: mapping 250 MB of fresh memory takes longer than filling it.
+        buffers = {int(w): self._memory(int(w), layer, tokens) for w, layer in discriminator.convolutions.items()}
+        self.tables = run_all([partial(self._table, width, rows, tokens) for width, rows in buffers.items()], tokens.device)
 
     def _memory(self, width: int, layer: torch.nn.Linear, tokens: Tensor) -> Tensor:
         windows = len(tokens) * (self.seq_len - width + 1) * width
@@ -111,7 +122,7 @@ class CompletionScorer:
             return table.so_far[:, -1].repeat_interleave(copies, dim=0)
         index = completed.flatten(0, 1).index_select(1, lookups.positions)  # (B·N, K)
         index.mul_(lookups.factors).add_(lookups.places)
-        # The rows of sums lie behind the V·w rows of the tokens, L·w to a sequence.
+        # The rows of sums follow the V·w rows of the tokens, L·w for each sequence.
         sequence = torch.arange(batch)[:, None, None] * (self.seq_len - width + 1) * width + self.vocab_size * width
         index.view(batch, copies, -1).add_(sequence * lookups.is_sum)
         first = torch.arange(0, index.numel(), index.shape[1])[:, None]
@@ -124,7 +135,7 @@ class CompletionScorer:
 
 
 class Lookups(NamedTuple):
-    """The table rows that the windows of one width need which do not lie inside the prefix: K lookups in one bag a window.
+    """The K table rows that the windows of one width sum which are not wholly inside the prefix, one bag a window.
 
     Row number = factor · token at the position + place; for a sum over the first places of a window it is the place alone,
     counted from the sequence's own rows.

@@ -1,7 +1,7 @@
-"""Steps of fixed shapes, recorded once and then played back: a GPU needs longer to be told of a small step than to do it.
+"""CUDA graphs: operations of fixed shapes, recorded once and then replayed, as launching small kernels one by one is slow.
 
-A CUDA graph repeats the kernels of one execution, with the same memory and the same numbers from Python. So a step that is to be
-recorded takes its tensors as arguments, changes weights and optimiser states in place, looks at no value, sends nothing to the
+A CUDA graph repeats the kernels of one execution, with the same memory and the same numbers from Python. So a function that is to
+be recorded takes its tensors as arguments, changes weights and optimiser states in place, reads no value, copies nothing to the
 device, and counts nothing in Python. Weights that it only reads may change between calls: it reads them where they are.
 """
 
@@ -16,54 +16,55 @@ import torch
 from torch import Tensor
 
 Result = TypeVar("Result", Tensor, tuple[Tensor, ...])
-WARM_UP = 3  # ordinary calls before the recording, in which libraries and optimiser states set themselves up
+WARM_UP = 3  # ordinary calls before the recording, in which libraries and optimiser states are set up
 
 
-class Steps:
-    """Runs each step as it is."""
+class Runner:
+    """Calls each function directly."""
 
-    def run(self, name: str, step: Callable[..., Result], *inputs: Tensor) -> Result:
-        """Do a step and return what it returns.
+    def run(self, name: str, function: Callable[..., Result], *inputs: Tensor) -> Result:
+        """Call a function and return what it returns.
 
         Args:
-            name: the step's name. Calls with the same name and the same shapes must mean the same step.
-            step: what to do; its other arguments are bound to it.
+            name: what it computes. Calls with the same name and the same shapes must compute the same.
+            function: what to call; its other arguments are bound to it.
             inputs: tensors, whose values may differ from call to call.
         """
-        return step(*inputs)
+        return function(*inputs)
 
     def forget(self) -> None:
-        """Say that tensors which steps change are no longer the same ones."""
+        """Called when tensors that the functions change have been replaced by others."""
 
 
-PLAIN_STEPS = Steps()
+PLAIN_RUNNER = Runner()
 
 
 class Recorder(Protocol):
-    """What `RecordedSteps` needs from a device."""
+    """What `GraphRunner` needs from a device."""
 
-    def aside(self, step: Callable[..., Result], inputs: Sequence[Tensor]) -> Result:
-        """Do the step where recordings are made."""
+    def warm_up(self, function: Callable[..., Result], inputs: Sequence[Tensor]) -> Result:
+        """Call the function where recordings are made."""
         ...
 
-    def record(self, step: Callable[..., Result], inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Result]:
-        """Record the step without doing it; returns what plays it back, and where the result will be. Raises RuntimeError."""
+    def record(self, function: Callable[..., Result], inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Result]:
+        """Record the function without executing it; returns what replays it, and where its result will be. Raises RuntimeError."""
         ...
 
 
 @dataclass
 class Recording(Generic[Result]):
-    """A step: its calls so far, and once it is recorded what it reads, what plays it back, and where its result will be."""
+    """A function's calls so far, and once it is recorded its inputs, what replays it, and where its result will be."""
 
     calls: int = 0
     inputs: tuple[Tensor, ...] = ()
-    play: Callable[[], None] | None = None
+    replay: Callable[[], None] | None = None
     result: Result | None = None
 
 
-class RecordedSteps(Steps):
-    """Records each step at its fourth call and plays it back from then on. Where that fails, steps are run as they are, after one
-    line on stderr.
+class GraphRunner(Runner):
+    """Records each function at its fourth call and replays it from then on.
+
+    Where a recording fails, all functions are called directly from then on, after one warning on stderr.
 
     Args:
         recorder: how the device records.
@@ -74,33 +75,33 @@ class RecordedSteps(Steps):
         self.recordings: dict[tuple, Recording] = {}
         self.working = True
 
-    def run(self, name: str, step: Callable[..., Result], *inputs: Tensor) -> Result:
-        """As `Steps.run`; the result is the caller's own."""
+    def run(self, name: str, function: Callable[..., Result], *inputs: Tensor) -> Result:
+        """As `Runner.run`; the result is the caller's own copy."""
         if not self.working:
-            return step(*inputs)
+            return function(*inputs)
         recording = self.recordings.setdefault((name, *(tensor.shape for tensor in inputs)), Recording())
         recording.calls += 1
         if recording.calls <= WARM_UP:
-            return self.recorder.aside(step, inputs)
-        if recording.play is None:
+            return self.recorder.warm_up(function, inputs)
+        if recording.replay is None:
             recording.inputs = tuple(tensor.clone() for tensor in inputs)
             try:
-                recording.play, recording.result = self.recorder.record(step, recording.inputs)
+                recording.replay, recording.result = self.recorder.record(function, recording.inputs)
             except RuntimeError as error:
                 self.working = False
-                cause = str(error.__context__ or error).strip()  # the error of the recording only says that there was one
-                print(f"warning: no CUDA graphs, so steps take longer: {name}: {cause.partition(chr(10))[0]}", file=sys.stderr)
-            if not self.working:  # not before the error is gone, which holds the memory of what has failed
+                cause = str(error.__context__ or error).strip()  # the recording's own error does not name the cause
+                print(f"warning: no CUDA graphs, so training is slower: {name}: {cause.partition(chr(10))[0]}", file=sys.stderr)
+            if not self.working:  # retry outside `except`: the exception keeps the failed recording's memory alive
                 self.forget()
-                return step(*inputs)
+                return function(*inputs)
         for own, given in zip(recording.inputs, inputs, strict=True):
             own.copy_(given)
-        recording.play()
+        recording.replay()
         result = recording.result
         return result.clone() if isinstance(result, Tensor) else tuple(tensor.clone() for tensor in result)
 
     def forget(self) -> None:
-        """Begin all recordings anew."""
+        """Discard all recordings."""
         self.recordings.clear()
 
 
@@ -108,32 +109,32 @@ class CudaRecorder:
     """Records CUDA graphs on the current CUDA device.
 
     Args:
-        generators: the device's random streams that steps draw from; each playback goes on where they are.
+        generators: the device's random streams that functions draw from; each replay continues them.
     """
 
     def __init__(self, generators: Sequence[torch.Generator]):
         self.generators = generators
         self.stream = torch.cuda.Stream()
 
-    def aside(self, step: Callable[..., Result], inputs: Sequence[Tensor]) -> Result:
-        """Do the step on the stream of the recordings."""
+    def warm_up(self, function: Callable[..., Result], inputs: Sequence[Tensor]) -> Result:
+        """Call the function on the stream of the recordings."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
-            result = step(*inputs)
+            result = function(*inputs)
         torch.cuda.current_stream().wait_stream(self.stream)
         return result
 
-    def record(self, step: Callable[..., Result], inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Result]:
-        """Record the step as a CUDA graph with memory of its own."""
+    def record(self, function: Callable[..., Result], inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Result]:
+        """Record the function as a CUDA graph with memory of its own."""
         graph = torch.cuda.CUDAGraph()
         for generator in self.generators:
             graph.register_generator_state(generator)
         current = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(graph, stream=self.stream):
-                result = step(*inputs)
+                result = function(*inputs)
         except BaseException:
-            # A recording that fails leaves its stream behind, and random streams that refuse to draw outside of recordings.
+            # A failed recording leaves its stream current, and random streams that refuse to draw outside of recordings.
             torch.cuda.set_stream(current)
             for generator in (*self.generators, torch.cuda.default_generators[torch.cuda.current_device()]):
                 generator.graphsafe_set_state(generator.clone_state())
@@ -141,11 +142,6 @@ class CudaRecorder:
         return graph.replay, result
 
 
-def make_steps(device: torch.device, record: bool, generators: Sequence[torch.Generator]) -> Steps:
-    """The runner of a training's steps: recorded on CUDA, where that is wanted."""
-    return RecordedSteps(CudaRecorder(generators)) if record and device.type == "cuda" else PLAIN_STEPS
-
-
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A CPU tensor on the device, without waiting for the work that the device still has to do."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+def make_runner(device: torch.device, record: bool, generators: Sequence[torch.Generator]) -> Runner:
+    """The runner of a training: CUDA graphs on CUDA where `record` is true, else direct calls."""
+    return GraphRunner(CudaRecorder(generators)) if record and device.type == "cuda" else PLAIN_RUNNER

@@ -1,7 +1,7 @@
-"""Drawing tokens from a snapshot of a generator, fast: the inner loop of sampling and of the roll-outs.
+"""Drawing tokens from a snapshot of a generator: the inner loop of sampling and of the roll-outs.
 
-The same LSTM step as `Generator.step`, with what does not change between steps computed once: the input's part of the gates is a
-table over tokens, the state is updated in place, and the hidden state carries the two extra columns that the output product needs.
+The plain way is a loop over `Generator.advance`; tests hold both to the same draws. Faster here: the input's part of the gates is
+a table over tokens, the state is updated in place, and the hidden state carries the two columns that the output product needs.
 
 Shapes: M rows, T tokens, V tokens in the vocabulary, E embedding, H hidden units.
 """
@@ -11,45 +11,65 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fast.categorical import SoftmaxSampler, draw_from_blocks, softmax_weights
-from support.threads import on_cpu, scratch
+from fast.categorical import OutputLayer, SoftmaxSampler, draw_from_blocks, softmax_weights
+from support.threads import on_cpu, run_all, scratch
 
-if TYPE_CHECKING:
-    from generator import Generator
-
-TABLE_ELEMENTS = 100_000_000  # the largest table worth its memory
+TABLE_ELEMENTS = 100_000_000  # a larger table is not built
 
 
-@dataclass(frozen=True)
-class RowStates:
+class LanguageModel(Protocol):
+    """What a decoder reads of a model: `generator.Generator` has it."""
+
+    start_token: int
+    embed: nn.Embedding
+    lstm: nn.LSTM
+    output: nn.Linear
+
+
+class RowStates(NamedTuple):
     """LSTM states of many rows, updated in place.
 
     Attributes:
-        hidden: (M, H + 2), h and two columns of the sampler's.
+        padded: (M, H + 2): h, then the two columns of `fast.categorical.OutputLayer`.
         cell: (M, H).
     """
 
-    hidden: Tensor
+    padded: Tensor
     cell: Tensor
 
-    def rows(self, part: slice) -> RowStates:
-        """The states of some rows, as a view."""
-        return RowStates(self.hidden[part], self.cell[part])
 
-    def copy(self) -> RowStates:
-        """The same states in memory of their own."""
-        return RowStates(self.hidden.clone(), self.cell.clone())
+class CellWeights(NamedTuple):
+    """The weights of an LSTM cell, laid out for drawing; the gates are in the order i, f, o, g.
 
-    def set(self, part: slice, states: RowStates, copies: int) -> None:
-        """Overwrite some rows with the given states, `copies` rows with each."""
-        self.hidden[part] = states.hidden.repeat_interleave(copies, dim=0)
-        self.cell[part] = states.cell.repeat_interleave(copies, dim=0)
+    Attributes:
+        table: the input's part of the gates for each token, (V, 4H); (0, 4H) where it is computed for each row instead.
+        embedding: (V, E).
+        input_weight: (E, 4H).
+        bias: (4H,).
+        recurrent: (H, 4H).
+    """
+
+    table: Tensor
+    embedding: Tensor
+    input_weight: Tensor
+    bias: Tensor
+    recurrent: Tensor
+
+
+def select_rows(states: RowStates, rows: slice) -> RowStates:
+    """The states of some rows, as a view."""
+    return RowStates(states.padded[rows], states.cell[rows])
+
+
+def repeat_rows(states: RowStates, copies: int) -> RowStates:
+    """Each row's state `copies` times, in memory of its own."""
+    return RowStates(states.padded.repeat_interleave(copies, dim=0), states.cell.repeat_interleave(copies, dim=0))
 
 
 class Decoder:
@@ -57,14 +77,14 @@ class Decoder:
 
     Args:
         model: the generator.
-        steps: about how many rows will be advanced by one token, which decides whether a table over V tokens pays.
+        expected_rows: about how many rows will read a token, which decides whether a table over V tokens is worth building.
         temperature: divides the logits.
 
     Raises:
         ValueError: the temperature is not a positive number.
     """
 
-    def __init__(self, model: Generator, steps: int, temperature: float = 1.0):
+    def __init__(self, model: LanguageModel, expected_rows: int, temperature: float = 1.0):
         lstm = model.lstm
         self.hidden_dim = lstm.hidden_size
         self.sampler = SoftmaxSampler(model.output.weight, model.output.bias, temperature)
@@ -73,35 +93,30 @@ class Decoder:
             torch.cat([part.detach().chunk(4)[k] for k in (0, 1, 3, 2)])
             for part in (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
         )
-        self.embedding = model.embed.weight.detach()
-        self.input_weight = input_weight.t().contiguous()  # (E, 4H)
-        self.recurrent = recurrent.t().contiguous()  # (H, 4H)
-        self.bias = bias + other_bias
-        self.table = None
-        if steps >= model.vocab_size and model.vocab_size * len(self.bias) <= TABLE_ELEMENTS:
-            self.table = torch.addmm(self.bias, self.embedding, self.input_weight)  # (V, 4H)
+        bias = bias + other_bias
+        embedding = model.embed.weight.detach()
+        input_weight = input_weight.t().contiguous()  # (E, 4H)
+        table = bias.new_empty(0, len(bias))
+        if expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
+            table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)
+        self.weights = CellWeights(table, embedding, input_weight, bias, recurrent.t().contiguous())
 
     def zero_states(self, num: int) -> RowStates:
         """The states before the start token."""
-        hidden = self.embedding.new_zeros(num, self.hidden_dim + 2)
-        hidden[:, self.hidden_dim].fill_(1)
-        return RowStates(hidden, self.embedding.new_zeros(num, self.hidden_dim))
+        padded = self.weights.bias.new_zeros(num, self.hidden_dim + 2)
+        padded[:, self.hidden_dim].fill_(1)
+        return RowStates(padded, self.weights.bias.new_zeros(num, self.hidden_dim))
 
-    def step(self, tokens: Tensor, states: RowStates) -> None:
+    def advance(self, tokens: Tensor, states: RowStates) -> None:
         """Read one token a row, (M,), and change the states to those after it."""
-        gates = scratch("gates", (len(tokens), 4 * self.hidden_dim), self.bias)
-        if self.table is None:
-            torch.addmm(self.bias, self.embedding[tokens], self.input_weight, out=gates)
-        else:
-            torch.index_select(self.table, 0, tokens, out=gates)
-        lstm_step(gates, self.recurrent, states.hidden, states.cell)
+        advance_rows(tokens, states, self.weights, self._gates_buffer(len(tokens)))
 
     def draw(self, states: RowStates, uniforms: Tensor) -> Tensor:
         """The next token of each row, one for each uniform number (M,) or (M, K)."""
-        return self.sampler.draw_padded(states.hidden, uniforms)
+        return self.sampler.draw_padded(states.padded, uniforms)
 
     def finish(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
-        """Draw all tokens from position `first` on, in place: (M, T). On a CPU this is one call outside Python's lock.
+        """Draw all tokens from position `first` on, in place: (M, T). On a CPU a chunk of rows is one call without Python's lock.
 
         Args:
             tokens: the sequences; columns from `first` on are overwritten.
@@ -110,34 +125,34 @@ class Decoder:
             states: before those tokens are read; changed.
             uniforms: (T − first, M).
         """
-        sampler = self.sampler
-        for start in range(0, len(tokens), sampler.max_rows):
-            rows = slice(start, start + sampler.max_rows)
-            part, state = tokens[rows], states.rows(rows)
-            if self.table is None or not on_cpu(self.bias.device):
-                newest = last[rows]
-                for position in range(first, tokens.shape[1]):
-                    self.step(newest, state)
-                    newest = self.draw(state, uniforms[position - first, rows])
-                    part[:, position] = newest
-                continue
-            gates = scratch("gates", (len(part), 4 * self.hidden_dim), self.bias)
-            blocks = sampler.buffer(len(part))
-            output = (sampler.matrix, sampler.probes, sampler.bound, sampler.vocab_size, blocks)
-            scripted_finish()(
-                part, first, last[rows], state.hidden, state.cell, uniforms[:, rows], self.table, self.recurrent, gates, *output
-            )
+        finish = compiled_finish_rows() if on_cpu(tokens.device) else finish_rows
+        for start in range(0, len(tokens), self.sampler.max_rows):
+            rows = slice(start, start + self.sampler.max_rows)
+            num = len(tokens[rows])
+            buffers = (self._gates_buffer(num), self.sampler.weights_buffer(num))
+            chunk = (tokens[rows], first, last[rows], select_rows(states, rows), uniforms[:, rows])
+            finish(*chunk, self.weights, self.sampler.layer, *buffers)
+
+    def _gates_buffer(self, num: int) -> Tensor:
+        return scratch("gates", (num, 4 * self.hidden_dim), self.weights.bias)
 
 
-def lstm_step(gates: Tensor, recurrent: Tensor, hidden: Tensor, cell: Tensor) -> None:
-    """One LSTM step in place, given the input's part of the gates (M, 4H) in the order i, f, o, g; recurrent is (H, 4H)."""
-    size = cell.shape[1]
-    h = hidden.narrow(1, 0, size)
-    gates.addmm_(h, recurrent)
+# The two functions below also run as TorchScript.
+
+
+def advance_rows(tokens: Tensor, states: RowStates, weights: CellWeights, gates: Tensor) -> None:
+    """One LSTM step in place: read one token a row, (M,); `gates` is a buffer (M, 4H)."""
+    if weights.table.shape[0] == 0:
+        torch.addmm(weights.bias, torch.index_select(weights.embedding, 0, tokens), weights.input_weight, out=gates)
+    else:
+        torch.index_select(weights.table, 0, tokens, out=gates)
+    size = states.cell.shape[1]
+    h = states.padded.narrow(1, 0, size)
+    gates.addmm_(h, weights.recurrent)
     gates.narrow(1, 0, 3 * size).sigmoid_()
     candidate = gates.narrow(1, 3 * size, size).tanh_()
-    cell.mul_(gates.narrow(1, size, size)).addcmul_(gates.narrow(1, 0, size), candidate)
-    torch.tanh(cell, out=h)
+    states.cell.mul_(gates.narrow(1, size, size)).addcmul_(gates.narrow(1, 0, size), candidate)
+    torch.tanh(states.cell, out=h)
     h.mul_(gates.narrow(1, 2 * size, size))
 
 
@@ -145,34 +160,66 @@ def finish_rows(
     tokens: Tensor,
     first: int,
     last: Tensor,
-    hidden: Tensor,
-    cell: Tensor,
+    states: RowStates,
     uniforms: Tensor,
-    table: Tensor,
-    recurrent: Tensor,
+    weights: CellWeights,
+    layer: OutputLayer,
     gates: Tensor,
-    matrix: Tensor,
-    probes: Tensor,
-    bound: float,
-    vocab_size: int,
     blocks: Tensor,
 ) -> None:
-    """`Decoder.finish` for one chunk of rows, in plain arguments for TorchScript."""
+    """`Decoder.finish` for one chunk of rows; `gates` and `blocks` are buffers, (M, 4H) and (M, G, S)."""
     for position in range(first, tokens.shape[1]):
-        torch.index_select(table, 0, last, out=gates)
-        lstm_step(gates, recurrent, hidden, cell)
-        sums = softmax_weights(hidden, matrix, probes, bound, vocab_size, blocks)
-        last = draw_from_blocks(blocks, sums, uniforms[position - first].unsqueeze(1), vocab_size).squeeze(1)
+        advance_rows(last, states, weights, gates)
+        sums = softmax_weights(states.padded, layer, blocks)
+        last = draw_from_blocks(blocks, sums, uniforms[position - first].unsqueeze(1), layer.vocab_size).squeeze(1)
         tokens.select(1, position).copy_(last)
 
 
 @functools.cache
-def scripted_finish() -> Callable[..., None]:
-    """`finish_rows` as TorchScript, which runs without Python's lock, so that threads don't wait for each other a thousand times
-    an update. Where TorchScript is gone (it is deprecated), the function itself: the same operations, the same results."""
+def compiled_finish_rows() -> Callable[..., None]:
+    """`finish_rows` as TorchScript, which runs without Python's lock, so that threads do not wait for each other.
+
+    TorchScript is deprecated. Where it is gone, this is the plain function: the same operations and results.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return torch.jit.script(finish_rows)
-        except Exception:  # whatever a future version raises
+        except Exception:  # a future version may raise anything
             return finish_rows
+
+
+def sample_tokens(model: LanguageModel, uniforms: Tensor, temperature: float, prefix: Tensor) -> Tensor:
+    """Sequences drawn with the given uniform numbers.
+
+    Args:
+        model: the generator.
+        uniforms: float64 in [0, 1), (T, M), on the model's device.
+        temperature: divides the logits.
+        prefix: tokens that every sequence begins with, (P,) with 0 ≤ P ≤ T.
+
+    Returns:
+        int64 (M, T).
+
+    Raises:
+        ValueError: the temperature is not a positive number.
+    """
+    seq_len, num = uniforms.shape
+    device = model.output.weight.device
+    tokens = torch.empty(num, seq_len, dtype=torch.int64, device=device)
+    decoder = Decoder(model, num * seq_len, temperature)
+    last = torch.full((1,), model.start_token, device=device)
+    state = decoder.zero_states(1)
+    for position in range(len(prefix)):  # all sequences read the same tokens
+        decoder.advance(last, state)
+        last = prefix[position : position + 1].to(device)
+        tokens[:, position] = last
+
+    def task(rows: slice) -> None:
+        part = tokens[rows]
+        states = repeat_rows(state, len(part))
+        decoder.finish(part, len(prefix), last.expand(len(part)), states, uniforms[len(prefix) :, rows])
+
+    size = decoder.sampler.max_rows
+    run_all([partial(task, slice(first, first + size)) for first in range(0, num, size)], device)
+    return tokens

@@ -1,4 +1,4 @@
-"""MIDI files to tokens and back. Knows nothing of training.
+"""MIDI files as a data set: reading, writing, measuring and showing tunes. Knows nothing of training.
 
 Token 0 is a rest; tokens 1 to 88 are the piano's keys, MIDI pitches 21 to 108.
 """

@@ -31,8 +31,8 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
     if target.exists():
         raise UserError(f"{target} exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))  # for its owner only, as mkdtemp makes it
-    partial = private / target.name  # so the target is a folder in it, which others may read if the umask says so
+    private = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))  # mkdtemp lets only its owner read it
+    partial = private / target.name  # so the target is made inside it, with the permissions of the umask
     counts = dict.fromkeys(SPLITS, 0)
     try:
         partial.mkdir()
@@ -50,12 +50,12 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
                 path.write_bytes(data)
                 counts[split] += 1
         empty = [split for split, number in counts.items() if not number]
-        if empty:  # an unfit folder in the target's place would stand in the way of the right zip
+        if empty:  # once the target exists, the right zip would be refused
             raise UserError(f"{archive} holds no MIDI file in a folder {' or '.join(empty)}")
         try:
             os.replace(partial, target)
         except OSError:
-            if not target.is_dir():  # or another run, started beside this one, has unpacked the same meanwhile
+            if not target.is_dir():  # another process may have unpacked the same zip meanwhile
                 raise
     except MidiError as error:
         raise UserError(f"{archive}: {member.name}: {error}") from error

@@ -25,13 +25,13 @@ from music.midi import Grid, MidiError, read_tokens
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)  # of the files, where the folder itself has no split
 SUFFIXES = (".mid", ".midi")
-CACHE_FORMAT = 2  # 1 also kept what had failed only while it was read
-MAX_FILE_BYTES = 20_000_000  # no tune is larger; a zip may claim anything
-BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, UnicodeDecodeError)  # of its list of members
+CACHE_FORMAT = 2  # format 1 also kept the names of files that could not be read
+MAX_FILE_BYTES = 20_000_000  # no tune is larger; the size in a zip may be false
+BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, UnicodeDecodeError)  # raised by its list of members
 
 
 class CorpusError(ValueError):
-    """A folder or zip that gives no data; the text says what to do, in one line."""
+    """A folder or zip without usable data; the text says in one line what is wrong."""
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Corpus:
 
 @dataclass
 class Member:
-    """One MIDI file of a folder or zip: its name in it, what tells whether it changed, and how to read it."""
+    """One MIDI file of a folder or zip: its name in it, a stamp that changes with its content, and how to read it."""
 
     name: str
     stamp: str
@@ -108,8 +108,8 @@ def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
             return archive.read(info)
         except MemoryError:
             raise
-        except Exception as error:  # whatever damage makes of the decompressors: each has errors of its own
-            # Damage can be an OSError too: without a number from bz2, EINVAL from a jump to before the file. Others are the disk's.
+        except Exception as error:  # each decompressor raises errors of its own for damaged data
+            # Damage can raise an OSError too: without a number (bz2), or EINVAL (a seek to before the file). Others are the disk's.
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise
             raise MidiError("damaged or encrypted in the zip") from error
@@ -117,7 +117,7 @@ def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
     return read
 
 
-Parsed = dict[str, np.ndarray | str]  # name -> tokens, or why there are none
+Parsed = dict[str, np.ndarray | str]  # name -> tokens, or the reason why there are none
 
 
 def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[list[Member]], Iterable[Member]]) -> Parsed:
@@ -136,14 +136,14 @@ def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[
             parsed[member.name] = str(error)
         except OSError as error:
             parsed[member.name] = error.strerror or "can't be read"
-            unread.add(member.name)  # not for the cache: what ends it, a chmod say, changes neither size nor time
+            unread.add(member.name)  # not cached: when it becomes readable, for example by chmod, its stamp stays the same
     if len(missing) > len(unread):
         _write_cache(cache, {m.name: (m.stamp, parsed[m.name]) for m in members if m.name not in unread})
     return {m.name: parsed[m.name] for m in members}
 
 
 def cache_file(source: Path, grid: Grid) -> Path:
-    """Where the tokens of a source are kept: below $XDG_CACHE_HOME, or ~/.cache."""
+    """The cache file of a source's tokens: below $XDG_CACHE_HOME, or ~/.cache."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     key = hashlib.sha256(repr((CACHE_FORMAT, str(source.resolve()), tuple(grid))).encode()).hexdigest()[:16]
     return home / "seqgan" / f"{key}.npz"
@@ -159,12 +159,12 @@ def _read_cache(path: Path) -> dict[str, tuple[str, np.ndarray | str]]:
             result[name] = (stamp, reason if reason else tokens[first : first + length])
             first += length
         return result if first == len(tokens) else {}
-    except Exception:  # whatever a damaged file makes of the parsers: the tunes themselves are still there
+    except Exception:  # a damaged cache is built anew, whatever reading it raises
         return {}
 
 
 def _write_cache(path: Path, entries: dict[str, tuple[str, np.ndarray | str]]) -> None:
-    """Keep the tokens. A cache that can't be written costs time, nothing else."""
+    """Write the cache. If that fails, the next run only has to parse again."""
     arrays = [value for _, value in entries.values() if not isinstance(value, str)]
     index = [
         (name, stamp, 0, value) if isinstance(value, str) else (name, stamp, len(value), "")
@@ -175,7 +175,7 @@ def _write_cache(path: Path, entries: dict[str, tuple[str, np.ndarray | str]]) -
     np.savez_compressed(data, index=np.frombuffer(json.dumps(index).encode(), dtype=np.uint8), tokens=tokens)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # two runs may write at once
+        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # unique: two runs may write at once
         with os.fdopen(handle, "wb") as file:
             file.write(data.getbuffer())
         os.replace(partial, path)
@@ -192,7 +192,7 @@ def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
         name, reason = corpus.skipped[0]
         more = f" and {len(corpus.skipped) - 1} more" if len(corpus.skipped) > 1 else ""
         raise CorpusError(f"{source} holds no usable MIDI file: {name}: {reason}{more}")
-    split_of = {name: folder_split(name)[0] for name in parsed}  # of broken files too: a split is meant, whatever can be read of it
+    split_of = {name: folder_split(name)[0] for name in parsed}  # also of broken files: their folders show that a split is meant
     if any(split_of.values()):
         _check_given_split(parsed, split_of, source)
     else:
@@ -217,7 +217,7 @@ def folder_split(name: str) -> tuple[str | None, PurePosixPath]:
 
 
 def _check_given_split(parsed: Parsed, split_of: dict[str, str | None], source: Path) -> None:
-    """Refuse a split that lacks a part. Splitting by file instead would put tunes of the test folder into training."""
+    """Refuse a split that lacks a part. Splitting by file instead would train on tunes of the test folder."""
     problems = []
     for split in SPLITS:
         values = {name: value for name, value in parsed.items() if split_of[name] == split}

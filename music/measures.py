@@ -1,4 +1,4 @@
-"""How near generated tunes are to real ones. Tokens are those of `music`.
+"""How similar generated tunes are to real ones. Tokens are those of `music`.
 
 Shapes: M or W windows of T tokens each.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from music import LOWEST_PITCH, REST
 
-INTERVALS = 25  # melodic steps from -12 to 12 semitones; larger ones count as an octave
+INTERVALS = 25  # from -12 to 12 semitones; larger intervals count as an octave
 
 
 def framewise_mse(generated: np.ndarray, real: np.ndarray) -> float:
@@ -34,10 +34,10 @@ def pitch_class_histogram(tokens: np.ndarray) -> np.ndarray:
 
 
 def interval_histogram(tokens: np.ndarray) -> np.ndarray:
-    """Shares of the steps between a frame and the next, both sounding, −12 to 12 semitones, holding left out: (25,)."""
+    """Shares of the intervals between a frame and the next, both sounding and different, −12 to 12 semitones: (25,)."""
     before, after = tokens[:, :-1].astype(np.int64), tokens[:, 1:].astype(np.int64)
-    steps = (after - before)[(before > 0) & (after > 0) & (before != after)]
-    return _shares(np.clip(steps, -12, 12) + 12, INTERVALS)
+    intervals = (after - before)[(before > 0) & (after > 0) & (before != after)]
+    return _shares(np.clip(intervals, -12, 12) + 12, INTERVALS)
 
 
 def _shares(values: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A melody as tokens, one per frame, and back.
 
-A frame holds the pitch that sounds at its
-start. Decoding merges equal neighbours into one held note, so `encode(decode(tokens)) == tokens` for every token sequence.
+A frame has the pitch that sounds at its start. Decoding merges equal neighbours into one held note, so
+`encode(decode(tokens)) == tokens` for every token sequence.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from music import LOWEST_PITCH, NUM_PITCHES, REST, VOCAB_SIZE
 EIGHTH_SECONDS = 0.25  # an eighth note at the 120 beats per minute at which songs are written
 
 TICKS_A_QUARTER, BEATS_A_MINUTE = 480, 120.0
-# A note counts from a frame's start on if it begins within this share of a frame after it: files round times to ticks.
+# A note that begins up to this share of a frame late counts as beginning with the frame: files round times to ticks.
 TOLERANCE = 1 / 16
-# Files end with their last note; this text event keeps the rests after it.
+# A MIDI file ends with its last note; this text event marks the end of the rests after it.
 END_MARK = "end of tokens"
-MAX_FRAMES = 1_000_000  # a corrupt file may claim to last for years
+MAX_FRAMES = 1_000_000  # the length in a corrupt file may be years
 
 
 class MidiError(ValueError):
@@ -62,9 +62,9 @@ def read_midi(source: Path | bytes) -> pretty_midi.PrettyMIDI:
     data = source if isinstance(source, bytes) else source.read_bytes()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tempo events outside the first track: common, harmless
+            warnings.simplefilter("ignore")  # about tempo events outside the first track, which are common and harmless
             return pretty_midi.PrettyMIDI(io.BytesIO(data))
-    except Exception as error:  # whatever a broken file makes of the parser: the list of types has no end
+    except Exception as error:  # a broken file can make the parser raise anything
         raise MidiError("not a readable MIDI file") from error
 
 
@@ -99,7 +99,7 @@ def encode(melody: Melody) -> np.ndarray:
     tokens = np.zeros(num_frames, dtype=np.uint8)
     keys = melody.pitches - LOWEST_PITCH + 1
     for key, start, end in sorted(zip(keys.tolist(), melody.starts.tolist(), melody.ends.tolist(), strict=True)):
-        if 1 <= key <= NUM_PITCHES:  # ascending, so that the highest of several notes stays
+        if 1 <= key <= NUM_PITCHES:  # ascending, so that the highest of several notes is kept
             tokens[max(0, math.ceil(start - TOLERANCE)) : max(0, math.ceil(end - TOLERANCE))] = key
     return tokens
 
@@ -123,7 +123,7 @@ def decode(tokens: np.ndarray, grid: Grid) -> pretty_midi.PrettyMIDI:
         raise ValueError(f"frames of {grid.seconds} s are too short: MIDI rounds times to {1 / ticks_a_second:.4f} s")
     midi = pretty_midi.PrettyMIDI(resolution=TICKS_A_QUARTER, initial_tempo=BEATS_A_MINUTE)
     piano = pretty_midi.Instrument(program=0, name="melody")
-    edges = np.flatnonzero(np.diff(tokens, prepend=-1, append=-1))  # where a run of equal tokens begins; the last edge ends all
+    edges = np.flatnonzero(np.diff(tokens, prepend=-1, append=-1))  # where a run of equal tokens begins; the last edge is the end
     for first, after in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if tokens[first] != REST:
             pitch = int(tokens[first]) - 1 + LOWEST_PITCH

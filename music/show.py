@@ -1,4 +1,4 @@
-"""Tunes for the eye and the ear: note names, piano rolls and sound. Tokens are those of `music`."""
+"""Showing tunes: note names, piano rolls and sound. Tokens are those of `music`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def sound(tokens: np.ndarray, grid: Grid) -> np.ndarray:
     except ImportError:
         samples = midi.synthesize(fs=SAMPLE_RATE)
     length = round(len(tokens) * grid.seconds * SAMPLE_RATE)
-    samples = np.pad(samples[:length], (0, max(0, length - len(samples))))  # rests at the end count too
+    samples = np.pad(samples[:length], (0, max(0, length - len(samples))))  # keep the rests at the end
     return (samples / max(1.0, np.abs(samples).max(initial=0.0))).astype(np.float32)
 
 

@@ -1,57 +1,25 @@
-"""Files that are either whole or not there, and the checkpoint: everything that a run is.
+"""The checkpoint: everything that a run is, in one file.
 
-A checkpoint holds tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it and no file can run code.
+It holds tensors, numbers and strings only, so that `torch.load(weights_only=True)` reads it and no file can execute code.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import json
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from running.flags import BEFORE
+from running.run_folder import LAST
 from support.errors import UserError
+from support.files import write_atomically
+from train_state import PHASES
 
-FORMAT = 1  # rises when a checkpoint of an older version can no longer be read
-LAST = "last.pt"
-BEFORE = {"shuffle": True, "d_precision": "float32"}  # what checkpoints from before a setting was there did
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file under a temporary name in its folder, sync it, then rename it: an interruption leaves the old file alone.
-
-    Raises:
-        OSError: the folder or the disk refuses; the temporary file is removed.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
-            error.filename = str(path)
-        raise
-    if os.name != "posix":
-        return
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def write_json(path: Path, value: object) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+FORMAT = 1  # increased when checkpoints of older versions can no longer be read
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
@@ -60,17 +28,17 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     Raises:
         OSError: the file can't be written; an earlier checkpoint of this name is left as it was.
     """
-    # Into memory first: torch.save turns a full disk into a RuntimeError that names no file.
+    # Into memory first: on a full disk torch.save raises a RuntimeError that names no file.
     data = io.BytesIO()
     torch.save({"format": FORMAT, **payload}, data)
     data.seek(0)
-    # What could not be read back, a numpy number say, must fail now and not on --resume.
+    # What can't be read back, such as a numpy number, must fail now and not on --resume.
     torch.load(data, map_location="cpu", weights_only=True)
     write_atomically(path, lambda file: file.write(data.getbuffer()))
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, without running code from it.
+    """Read a checkpoint onto the CPU, without executing code from it.
 
     Raises:
         UserError: there is none, it is broken, or another version of this program wrote it.
@@ -80,7 +48,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     data = io.BytesIO(path.read_bytes())
     try:
         payload = torch.load(data, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a broken file makes of the reader: the list of types has no end
+    except Exception as error:  # a broken file can make the reader raise anything
         raise UserError(f"{path} is not a readable checkpoint (truncated or not written by this program)") from error
     if not isinstance(payload, dict) or "format" not in payload:
         raise UserError(f"{path} is not a checkpoint of this program")
@@ -99,7 +67,7 @@ def load_run(path: Path) -> dict[str, Any]:
 
 
 def _is_run(payload: dict[str, Any]) -> bool:
-    """Whether a checkpoint has the parts of a run, and in them what is read before `must_fit` tries the rest."""
+    """Whether a checkpoint has the parts of a run, and in them the types that are relied on before `must_fit` checks the rest."""
     parts = [payload.get(name) for name in ("args", "state", "data", "marks", "folders", "last_evaluation")]
     if not all(isinstance(part, dict) for part in parts):
         return False
@@ -111,7 +79,7 @@ def _is_run(payload: dict[str, Any]) -> bool:
         and all(isinstance(args.get(name), str) for name in ("dataset", "preset"))
         and all(isinstance(args.get(name), int) for name in ("seed", "seq_len", "vocab_size", "batch_size"))
         and isinstance(done, dict)
-        and all(isinstance(done.get(phase), int) for phase in ("pretrain_g", "pretrain_d", "adversarial"))
+        and all(isinstance(done.get(phase), int) for phase in PHASES)
         and all(isinstance(marks.get(name), dict) for name in ("log", "eval"))
         and all(isinstance(folders.get(name), str) for name in ("log", "eval"))
         and all(isinstance(value, (int, float)) for value in last_evaluation.values())
@@ -120,7 +88,7 @@ def _is_run(payload: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def must_fit() -> Iterator[None]:
-    """Inside, parts of a checkpoint are taken over: what does not fit becomes a UserError."""
+    """Inside, parts of a checkpoint are loaded: an error because they do not fit becomes a UserError."""
     try:
         yield
     except (RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:

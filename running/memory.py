@@ -1,7 +1,7 @@
-"""How much memory a run will need, counted from its sizes before it starts.
+"""How much memory a run will need, computed from its sizes before it starts.
 
-Counted are the parts that grow with the sizes: weights with their gradients and Adam's two moments, data, what the roll-outs
-and the scoring hold at once, and evaluation. What a process with torch holds anyway is one number, measured.
+The parts that grow with the sizes are computed: weights with their gradients and Adam's two moments, data, the buffers of the
+roll-outs and of the scoring, and evaluation. The memory of a process with torch and no model is one measured number.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from data_sources import SOURCES
 from discriminator import scoring_rows
 from fast import categorical
 from fast.completion_scores import TABLE_BYTES
@@ -19,20 +20,20 @@ SEQUENCES_AT_ONCE = 1000  # in an evaluation
 
 
 def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
-    """Bytes by purpose, on a CPU: not all are held at the same time, but most are."""
+    """Bytes by purpose, on a CPU: most of them, though not all, are allocated at the same time."""
     v, t, b, n = args.vocab_size, args.seq_len, args.batch_size, args.rollout_num
     g = v * (args.g_emb_dim + args.g_hidden_dim + 1) + 4 * args.g_hidden_dim * (args.g_emb_dim + args.g_hidden_dim + 2)
     numbers = sum(number for _, number in args.d_filters)
     places = sum(width * number for width, number in args.d_filters)
     d = v * args.d_emb_dim + places * args.d_emb_dim + 2 * numbers**2
     e, h = args.oracle_emb_dim, args.oracle_hidden_dim
-    oracle = v * (e + h + 1) + 4 * h * (e + h + 2) if args.dataset == "LSTM" else 0
+    oracle = v * (e + h + 1) + 4 * h * (e + h + 2) if SOURCES[args.dataset].has_oracle else 0
     chunk = max(categorical.DRAW_ELEMENTS["cpu"], v) + max(categorical.CHUNK_ELEMENTS["cpu"], v)
     completions = (t - 1) * b * n
     table = FLOAT * v * places
     windows = sum((t - width + 1) * (width * args.d_emb_dim + number) for width, number in args.d_filters)
     needed = {
-        "models": FLOAT * (g * 8 + d * 4 + oracle),  # G: weights, β, gradient and its source, two Adams
+        "models": FLOAT * (g * 8 + d * 4 + oracle),  # G: weights, β, gradient and its buffer, two optimisers with two moments each
         "data": WHOLE * t * (args.train_size * 3 + 2 * max(args.eval_samples, args.final_eval_samples)),
         "drawing": FLOAT * threads * chunk + FLOAT * v * (args.g_hidden_dim + 2) * 2,
         "evaluation": FLOAT * SEQUENCES_AT_ONCE * t * (args.g_emb_dim + 6 * args.g_hidden_dim),

@@ -1,4 +1,4 @@
-"""A look at where the time goes: a trace of the third epoch of each phase, for Perfetto (ui.perfetto.dev) or chrome://tracing."""
+"""Where the time goes: a trace of the third epoch of each phase, for Perfetto (ui.perfetto.dev) or chrome://tracing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from running.checkpoint import write_atomically
+from support.files import write_atomically
 
 SKIPPED, WARM_UP, RECORDED = 1, 1, 1  # epochs of a phase: the first ones allocate memory and start threads
 ROWS = 40  # of the table of operations
@@ -16,9 +16,9 @@ ROWS = 40  # of the table of operations
 
 @contextlib.contextmanager
 def profiled(folder: Path | None, phase: str, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Record an epoch of a phase; the body calls what this yields after each epoch. A folder of None records nothing.
+    """Record one epoch of a phase. The body calls what this yields after each epoch; with folder=None nothing is recorded.
 
-    Writes `<phase>.json.gz`, the trace, and `<phase>.txt`, the operations by the time they take, once it is over.
+    Writes `<phase>.json.gz`, the trace, and `<phase>.txt`, the operations by the time they take, when the epoch is over.
 
     Raises:
         OSError: a file can't be written.
@@ -47,7 +47,7 @@ def profiled(folder: Path | None, phase: str, device: torch.device) -> Iterator[
 
 
 def _all_threads() -> object | None:
-    """What makes the profiler record the threads that draw and score; None where this torch can't."""
+    """The setting that makes the profiler record the threads that draw and score; None where this version of torch lacks it."""
     try:
         return torch._C._profiler._ExperimentalConfig(profile_all_threads=True)
     except (AttributeError, TypeError):

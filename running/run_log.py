@@ -1,22 +1,18 @@
 """The one place that writes what a run reports: TensorBoard, JSON lines, progress bars and lines on the screen.
 
-`metrics.jsonl` gets one object per evaluation, `training.jsonl` one per training epoch. A checkpoint keeps how long each log
-file was (`marks`); resuming cuts the files back to that length, so that epochs done again leave no point twice.
+`metrics.jsonl` gets one object per evaluation, `training.jsonl` one per training epoch. A checkpoint keeps the length of each log
+file (`marks`); resuming truncates the files to that length, so that epochs done again leave no point twice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
@@ -27,111 +23,25 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from support.errors import UserError, discard_output
+from data_set import Media
+from running.run_folder import EVENTS, METRICS, TRAINING, Marks, cut_back
+from support.errors import discard_output
 
-try:
-    import fcntl
-except ImportError:  # only POSIX has it
-    fcntl = None
-
-if TYPE_CHECKING:
-    from music.midi import Grid
-
-METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
-RUN_FILES = ("config.json", "last.pt", ".last.pt.partial", "final.json", METRICS, TRAINING)
-SONG_FILES = "samples/epoch_*/song_*.mid"
-EVENTS = "events.out.tfevents.*"
-SCREEN_LINES = 10  # lines a phase when the output is no terminal and has no progress bar
-
-SONGS_HEARD = 2  # 12.8 s of sound make half a megabyte
-
-Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in bytes
+SCREEN_LINES = 10  # lines a phase where the output is no terminal and has no progress bar
+# TensorBoard sorts charts by the name of their group. NLL_oracle keeps the original's name, `nll`, and comes first.
+CHARTS = {"nll_oracle": "nll", "nll_test": "nll_test"}
+ORACLE_GROUP = {"oracle_entropy": "entropy", "kl_g_oracle": "kl_g_oracle", "kl_oracle_g": "kl_oracle_g", "jsd": "jsd"}
 
 
-def run_files(log_dir: Path, eval_log_dir: Path) -> list[Path]:
-    """The files of a run that are in these folders already."""
-    found = [log_dir / name for name in RUN_FILES if (log_dir / name).exists()]
-    found += sorted(log_dir.glob(SONG_FILES))
-    for folder in dict.fromkeys((log_dir, eval_log_dir)):
-        found += sorted(folder.glob(EVENTS))
-    return found
-
-
-def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
-    """Make the folders of a new run and see that they can be written.
-
-    Raises:
-        UserError: a folder holds a run and `overwrite` is false.
-        OSError: a folder can't be made or written.
-    """
-    found = run_files(log_dir, eval_log_dir)
-    if found and not overwrite:
-        ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
-        raise UserError(f"{found[0].parent} already holds a run: {ways}")
-    must_be_writable(log_dir, eval_log_dir)
-
-
-def must_be_writable(*folders: Path) -> None:
-    """Make folders and see that they can be written: TensorBoard's writer says it late, and in a page of text. Raises OSError."""
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-
-
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Inside, no other process may write the run in this folder. The system lets go of it with the process, however that ends.
-
-    Raises:
-        UserError: another process is at work on it.
-    """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is at work on this run") from error
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)
-
-
-def remove_run(log_dir: Path, eval_log_dir: Path) -> None:
-    """Remove the files of an earlier run, once nothing else stands in the way of the new one."""
-    for path in run_files(log_dir, eval_log_dir):
-        path.unlink()
-
-
-def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> None:
-    """Cut the log files back to the lengths in `marks`, and remove event files that were begun later.
-
-    A run whose folder was moved or copied may share events with another one, so then there must be none that it does not know.
-
-    Raises:
-        UserError: a folder holds the events of another run; nothing is changed then.
-    """
-    folders = {"log": log_dir, "eval": eval_log_dir}
-    for key, folder in folders.items():
-        present = {path.name for path in folder.glob(EVENTS)}
-        if present and (not present & marks[key].keys() or (moved and present - marks[key].keys())):
-            raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
-    for key, folder in folders.items():
-        lines = [folder / METRICS, folder / TRAINING] if key == "log" else []
-        for path in [*folder.glob(EVENTS), *lines]:
-            length = marks[key].get(path.name, 0)
-            if not path.exists() or path.stat().st_size <= length:
-                continue
-            if length:
-                os.truncate(path, length)
-            else:
-                path.unlink()
+def chart(name: str) -> str:
+    """The TensorBoard tag of a measured number: `nll` and `nll_test` first, then the groups `oracle/`, `real/` and `samples/`."""
+    if name in CHARTS:
+        return CHARTS[name]
+    if name in ORACLE_GROUP:
+        return f"oracle/{ORACLE_GROUP[name]}"
+    if name.startswith("real_"):
+        return f"real/{name.removeprefix('real_')}"
+    return f"samples/{name}"
 
 
 class RunLog:
@@ -145,7 +55,7 @@ class RunLog:
         next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
 
     Attributes:
-        reader_gone: the program that read the lines, `head` or `tee` say, has ended.
+        reader_gone: the program that reads the output, such as `head` or `tee`, has ended.
 
     Raises:
         UserError: a folder holds another run.
@@ -158,7 +68,7 @@ class RunLog:
         if marks is not None:
             cut_back(log_dir, eval_log_dir, marks, moved)
         self.folders = {"log": log_dir, "eval": eval_log_dir}
-        threading.excepthook = _leave_to_the_next_call
+        threading.excepthook = _ignore_os_errors
         # Line buffering: a reader sees each epoch at once.
         self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
         self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
@@ -179,12 +89,22 @@ class RunLog:
             else:
                 self.train_events.add_scalar(f"{phase}/{name}", value, axis)
 
-    def evaluation(self, record: Mapping[str, float | str], scalars: Mapping[str, float], sample: str) -> None:
-        """One evaluation: its JSON line, its scalars and a text sample at the record's step."""
-        self.metrics_file.write(json.dumps(dict(record)) + "\n")
-        step = record["step"]
-        for name, value in scalars.items():
-            self.eval_events.add_scalar(name, value, step)
+    def evaluation(
+        self, where: Mapping[str, str | int], measured: Mapping[str, float], of_d: Mapping[str, float], sample: str
+    ) -> None:
+        """One evaluation: a JSON line with everything, TensorBoard charts of what was measured on G, and a text sample.
+
+        Args:
+            where: phase, epoch and step.
+            measured: numbers of G and of the data; standard errors (`..._error`) go to the JSON line only.
+            of_d: D's numbers, which belong to the training charts.
+            sample: sequences to read.
+        """
+        self.metrics_file.write(json.dumps({**where, **measured, **of_d}) + "\n")
+        step = where["step"]
+        for name, value in measured.items():
+            if not name.endswith("_error"):
+                self.eval_events.add_scalar(chart(name), value, step)
         self.eval_events.add_text("sample", "\n".join("    " + line for line in sample.splitlines()), step)
 
     def token_image(self, tokens: Tensor, vocab_size: int, step: int) -> None:
@@ -192,25 +112,25 @@ class RunLog:
         grey = tokens.float() / max(1, vocab_size - 1)  # (B, T)
         self.eval_events.add_image("generation", grey, step, dataformats="HW")
 
-    def songs(self, grid: Grid, songs: np.ndarray, real: np.ndarray, step: int) -> None:
-        """Generated and real tunes, (M, T) each: sound of the first generated ones, piano rolls of all."""
-        from music.show import piano_rolls, sound, wav_bytes
-
-        for number, song in enumerate(songs[:SONGS_HEARD], start=1):
-            self.eval_events.file_writer.add_summary(_wav_summary(f"song_{number}", wav_bytes(sound(song, grid))), step)
-        for name, tunes in (("piano_roll/generated", songs), ("piano_roll/real", real)):
-            self.eval_events.add_image(name, piano_rolls(tunes), step, dataformats="HW")
+    def media(self, media: Media, step: int) -> None:
+        """Images and sounds of samples."""
+        for name, wav in media.sounds.items():
+            self.eval_events.file_writer.add_summary(_wav_summary(name, wav), step)
+        for name, image in media.images.items():
+            self.eval_events.add_image(name, image, step, dataformats="HW")
 
     def hyper_parameters(self, settings: Mapping[str, object]) -> None:
         """The run's settings, for TensorBoard's HPARAMS and TEXT pages."""
         values = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
         for summary in hparams(values, {"nll": 0.0, "nll_test": 0.0}):  # only names the metrics: their values are the curves'
             self.eval_events.file_writer.add_summary(summary)
+        together = ["nll", "nll_test", "oracle/entropy"]
+        self.eval_events.add_custom_scalars({"NLL": {"NLL_oracle, NLL_test and the oracle's entropy": ["Multiline", together]}})
         table = "\n".join(["| flag | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())])
         self.train_events.add_text("settings", table, 0)
 
     def marks(self) -> Marks:
-        """Flush everything, the JSON lines to the disk itself, and tell how long each log file is now."""
+        """Flush everything, sync the JSON lines to the disk, and return the length of each log file."""
         for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
             stream.flush()
         for stream in (self.metrics_file, self.training_file):
@@ -231,7 +151,7 @@ class RunLog:
             self.bar.set_postfix({name: f"{value:.4g}" for name, value in values.items()}, refresh=False)
 
     def line(self, text: str) -> None:
-        """One line on the screen, above the progress bar. That nobody reads it any more must not end an epoch half-way."""
+        """One line on the screen, above the progress bar. A reader that has ended must not end an epoch half-way."""
         try:
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
@@ -252,8 +172,8 @@ class RunLog:
             stream.close()
 
 
-def _leave_to_the_next_call(args: threading.ExceptHookArgs) -> None:
-    """TensorBoard's writer threads hand an OSError on to whoever writes next: no traceback of the thread's besides."""
+def _ignore_os_errors(args: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer threads pass an OSError on to the next call that writes: no traceback of the thread as well."""
     if not issubclass(args.exc_type, OSError):
         threading.__excepthook__(args)
 
@@ -264,10 +184,3 @@ def _wav_summary(tag: str, wav: bytes) -> Summary:
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1), TensorShapeProto.Dim(size=2)])
     tensor = TensorProto(dtype=DT_STRING, tensor_shape=shape, string_val=[wav, b""])  # the clip and its label
     return Summary(value=[Summary.Value(tag=tag, metadata=about, tensor=tensor)])
-
-
-def describe_device(device: torch.device) -> str:
-    """The device in words, for the first line of a run."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"

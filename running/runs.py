@@ -1,4 +1,4 @@
-"""What runs left in their folders, and which of them are the same experiment with other seeds."""
+"""Reading the folders of finished and unfinished runs, and grouping those that differ only in their seeds. Does not load torch."""
 
 from __future__ import annotations
 
@@ -10,28 +10,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from running.checkpoint import BEFORE, LAST
-from running.options import PRESETS, preset_settings
-from running.run_log import METRICS
+from data_sources import SOURCES
+from running.flags import BEFORE, BY_NAME, PRESETS, preset_settings
+from running.run_folder import CONFIG, FINAL, LAST, METRICS
 from support.errors import UserError
 
-# Settings that make no run another experiment: seeds, names, places, and how a run is carried out.
-NOT_COMPARED = {
-    *("preset", "seed", "oracle_seed", "run_name", "log_dir", "eval_log_dir", "device", "threads", "is_train", "resume"),
-    *("overwrite", "evaluate", "save_every", "sample_every", "log_generation", "profile", "cuda_graphs", "save_oracle"),
-}
-COUNTS = ("seed", "pretrain_g_epochs", "total_epochs")  # settings that readers count with
+COUNTS = ("seed", "pretrain_g_epochs", "total_epochs")  # settings that readers compute with
 
 Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What the files of one run say.
+    """One run, as its files describe it.
 
     Attributes:
         folder: its --log_dir.
-        settings: every flag's value; what an older run does not tell is its preset's.
+        settings: every flag's value; a flag that an older run does not have gets its preset's.
         evaluations: the objects of metrics.jsonl, at least one.
         final: final.json, or None where the run is unfinished.
     """
@@ -49,15 +44,15 @@ class Run:
 
     @property
     def oracle(self) -> object:
-        """Which oracle it is held against: the file or the seed of its weights; None for data from elsewhere."""
-        if self.settings["dataset"] != "LSTM":
+        """Which oracle it is measured with: the file or the seed of its weights; None for data without an oracle."""
+        if not SOURCES[self.settings["dataset"]].has_oracle:
             return None
         seeds = [self.settings[name] for name in ("oracle_seed", "seed")]
         return self.settings.get("oracle_params") or next(seed for seed in seeds if seed is not None)
 
     @property
     def planned(self) -> int:
-        """The epoch of G that it was to reach."""
+        """The number of epochs of G that it was started with."""
         return self.settings["pretrain_g_epochs"] + self.settings["total_epochs"]
 
 
@@ -101,7 +96,7 @@ def read_evaluations(folder: Path) -> list[Record]:
         OSError: it can't be read.
     """
     path = folder / METRICS
-    # a run under way may be in the middle of its last line
+    # a process may be writing the last line just now
     lines = [line for line in read_text(path).splitlines(keepends=True) if line.endswith("\n")]
     rows = [read_object(path, line, count) for count, line in enumerate(lines, start=1)]
     for count, row in enumerate(rows, start=1):
@@ -119,7 +114,7 @@ def read_run(folder: Path) -> Run:
         UserError: a file is missing or broken.
         OSError: one can't be read.
     """
-    config, final = folder / "config.json", folder / "final.json"
+    config, final = folder / CONFIG, folder / FINAL
     args = read_object(config, read_text(config)).get("args")
     if not isinstance(args, dict):
         raise UserError(f"{config} holds no settings")
@@ -138,7 +133,7 @@ def find_runs(pattern: str) -> list[Path]:
     """
     if Path(pattern).exists():
         return [Path(pattern)]
-    files = ("config.json", METRICS, LAST, "final.json")
+    files = (CONFIG, METRICS, LAST, FINAL)
     found = [path for path in map(Path, sorted(glob.glob(pattern))) if any((path / name).is_file() for name in files)]
     if not found:
         raise UserError(f"{pattern}: no such run")
@@ -147,8 +142,9 @@ def find_runs(pattern: str) -> list[Path]:
 
 def compared(run: Run) -> dict[str, str]:
     """The settings by which runs are grouped, as text."""
-    started = {"start_from": run.settings.get("start_from") is not None}  # which folder differs from seed to seed
-    return {k: json.dumps(v) for k, v in {**run.settings, **started}.items() if k not in NOT_COMPARED}
+    started = {"start_from": run.settings.get("start_from") is not None}  # the folder differs from seed to seed
+    names = [name for name in run.settings if name not in BY_NAME or BY_NAME[name].compared]
+    return {name: json.dumps({**run.settings, **started}[name]) for name in names}
 
 
 def stem(run: Run) -> str:

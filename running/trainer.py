@@ -1,4 +1,4 @@
-"""Runs the phases of a training, and evaluates: counting, logging and saving, the same for all phases.
+"""Runs the phases of a training: counts, logs, evaluates and saves, the same way for all phases.
 
 Shapes: M generated sequences, T tokens each.
 """
@@ -14,50 +14,41 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from data_set import DataSet
 from generator import Generator
-from metrics import mean_and_error, sequence_nll, with_errors
-from running.checkpoint import LAST, save_checkpoint
+from metrics import held_out_scores
+from rewards import trains_discriminator
+from running.checkpoint import save_checkpoint
 from running.profiling import profiled
+from running.run_folder import FINAL, LAST, SAMPLES
 from running.run_log import RunLog
 from support.errors import UserError
 from support.random_streams import stream
-from train import (
-    Data,
-    Metrics,
-    TrainState,
-    adversarial_epoch,
-    held_out_scores,
-    needs_discriminator,
-    pretrain_d_epoch,
-    pretrain_g_epoch,
-)
+from train import Metrics, adversarial_epoch, pretrain_d_epoch, pretrain_g_epoch
+from train_state import TrainState
 
-SONGS = 5  # written each time
+SAMPLES_KEPT = 5  # sequences that --sample_every writes each time
 SAMPLE_LINES = 5  # sequences shown in each evaluation's text sample
 
 
-def evaluate(generator: Generator, data: Data, held_out: Tensor, num: int, rng: torch.Generator) -> tuple[dict[str, float], Tensor]:
+def evaluate(
+    generator: Generator, data: DataSet, held_out: Tensor, num: int, rng: torch.Generator
+) -> tuple[dict[str, float], Tensor]:
     """Measure the generator on `num` freshly generated sequences and on held-out ones (M, T); changes no weight.
 
     Returns:
         The numbers, NLLs in nats per token with their standard errors, and the generated sequences (num, T).
     """
     samples = generator.sample(num, data.seq_len, rng)
-    nll_held_out = sequence_nll(generator, held_out)
-    values = {
-        **data.measure(generator, samples, held_out, nll_held_out),
-        **with_errors({"nll_test": mean_and_error(nll_held_out / data.seq_len)}),
-        "distinct_tokens": samples.unique().numel(),
-    }
-    return values, samples
+    return data.measure(generator, samples, held_out), samples
 
 
-def final_evaluation(state: TrainState, data: Data, args: argparse.Namespace) -> dict[str, float]:
+def final_evaluation(state: TrainState, data: DataSet, args: argparse.Namespace) -> dict[str, float]:
     """The end result on `--final_eval_samples` sequences, with a held-out sample of its own where the data can give one."""
     num = args.final_eval_samples
     held_out = data.final_held_out(num)
     values, _ = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
-    return {"step": state.step, "samples": num, **values, **data.final_reference(num)}
+    return {"step": state.g_epochs, "samples": num, **values, **data.final_reference(num)}
 
 
 class Trainer:
@@ -78,7 +69,7 @@ class Trainer:
     def __init__(
         self,
         state: TrainState,
-        data: Data,
+        data: DataSet,
         args: argparse.Namespace,
         log: RunLog,
         last_evaluation: dict[str, float],
@@ -93,7 +84,7 @@ class Trainer:
         args = self.args
         return [
             ("pretrain_g", pretrain_g_epoch, args.pretrain_g_epochs),
-            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if needs_discriminator(args) else 0),
+            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if trains_discriminator(args) else 0),
             ("adversarial", adversarial_epoch, args.total_epochs),
         ]
 
@@ -106,7 +97,7 @@ class Trainer:
         if new and self.args.evaluate:
             self._evaluate("pretrain_g")
         if any(self.state.epochs_done[phase] < number for phase, _, number in self.phases()):
-            (Path(self.args.log_dir) / "final.json").unlink(missing_ok=True)  # of an end that is no longer one
+            (Path(self.args.log_dir) / FINAL).unlink(missing_ok=True)  # of an end that is no longer one
         self.save()
 
     def run(self) -> None:
@@ -143,43 +134,39 @@ class Trainer:
             if not math.isfinite(values.get(name, 0.0)):
                 raise UserError(f"{name} is {values[name]} in {phase} epoch {epoch}: a lower learning rate may help")
 
-        def due(every: int) -> bool:  # of what follows G
-            return phase != "pretrain_d" and (epoch == num_epochs or self.state.step % every == 0)
+        def due(every: int) -> bool:
+            return phase != "pretrain_d" and (epoch == num_epochs or self.state.g_epochs % every == 0)
 
         if self.args.evaluate and due(self.args.eval_every):
             values |= self._evaluate(phase)
-        self.log.training(phase, epoch, self.state.step, values)
+        self.log.training(phase, epoch, self.state.g_epochs, values)
         self._show(phase, epoch, num_epochs, values)
-        if self.data.songs and due(self.args.sample_every):
-            self._write_songs()
+        if self.data.writes_samples and due(self.args.sample_every):
+            self._keep_samples()
         if epoch == num_epochs or epoch % self.args.save_every == 0:
             self.save()
 
     def _evaluate(self, phase: str) -> dict[str, float]:
         """Evaluate G into the logs; returns D's numbers on held-out and fresh sequences, where D is being trained."""
-        rng = stream(self.args.seed, "evaluation", self.state.step)  # of its own: looking more often changes no training
+        rng = stream(self.args.seed, "evaluation", self.state.g_epochs)  # of its own: looking more often changes no training
         values, samples = evaluate(self.state.generator, self.data, self.data.held_out, self.args.eval_samples, rng)
         d_scores = {}
-        if phase == "adversarial" and needs_discriminator(self.args):
+        if phase == "adversarial" and trains_discriminator(self.args):
             d_scores = held_out_scores(self.state.discriminator, self.data.held_out, samples)
-        step = self.state.step
+        step = self.state.g_epochs
         where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
-        measured = {**values, **self.data.reference}
-        # "nll" is the name of the original's curve; standard errors are for those who read the file
-        scalars = {"nll" if name == "nll_oracle" else name: v for name, v in measured.items() if not name.endswith("_error")}
-        self.log.evaluation({**where, **measured, **d_scores}, scalars, self.data.text(samples[:SAMPLE_LINES]))
+        self.log.evaluation(where, {**values, **self.data.reference}, d_scores, self.data.form.text(samples[:SAMPLE_LINES]))
         if self.args.log_generation:
             self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)
         self.last_evaluation = values
         return d_scores
 
-    def _write_songs(self) -> None:
-        """Songs as MIDI files in the run's folder, and as sound and piano rolls in TensorBoard beside real tunes."""
-        step = self.state.step
-        songs = self.state.generator.sample(SONGS, self.data.seq_len, stream(self.args.seed, "songs", step))
-        real = self.data.fresh_with(SONGS, stream(self.args.seed, "songs beside real ones", step))
-        self.data.write_songs(songs, Path(self.args.log_dir) / "samples" / f"epoch_{step:04d}")
-        self.log.songs(self.data.grid, songs.cpu().numpy(), real.cpu().numpy(), step)
+    def _keep_samples(self) -> None:
+        """Samples as files in the run's folder, and as sounds and images in TensorBoard beside real sequences."""
+        seed, step = self.args.seed, self.state.g_epochs
+        samples = self.state.generator.sample(SAMPLES_KEPT, self.data.seq_len, stream(seed, "songs", step))
+        self.data.form.write(samples.cpu(), Path(self.args.log_dir) / SAMPLES / f"epoch_{step:04d}")
+        self.log.media(self.data.media(samples, stream(seed, "songs beside real ones", step)), step)
 
     def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
         now = {"nll": self.last_evaluation.get("nll_oracle"), "nll_test": self.last_evaluation.get("nll_test")}

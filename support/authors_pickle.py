@@ -1,7 +1,7 @@
-"""Reads the authors' oracle pickles (a list of float32 arrays) without running anything that a file names.
+"""Reads the authors' oracle pickles (a list of float32 arrays) without executing anything that a file names.
 
-A pickle is a program: it may call whatever it can import. This reader gives it stand-ins for the five names that an array of numpy
-needs, which only collect an array's shape and bytes, and refuses every other name. Nothing of numpy is called by the file.
+A pickle is a program that can call whatever it can import. This reader replaces the names that a numpy array needs by stand-ins,
+which only collect an array's shape and bytes, and refuses every other name. The file calls nothing of numpy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Type:
         self.order = "<"
 
     def set_state(self, state: Any) -> None:
-        """(version, byte order, and what only other types have)."""
+        """(version, byte order, and fields that only other types use)."""
         order = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">"):
             raise pickle.UnpicklingError(f"byte order {order!r}")
@@ -34,7 +34,7 @@ class _Type:
 
 
 class _Array:
-    """Stands for an array that is being put together."""
+    """Stands for an array that is being assembled."""
 
     def __init__(self) -> None:
         self.values: np.ndarray | None = None
@@ -46,7 +46,7 @@ class _Array:
         self.fill(shape, kind, "F" if fortran else "C", data)
 
     def fill(self, shape: Any, kind: Any, order: str, data: Any) -> None:
-        """Take over the values, once shape, type and bytes fit each other."""
+        """Check that shape, type and bytes fit each other, and take over the values."""
         if not (isinstance(kind, _Type) and isinstance(data, bytes) and isinstance(shape, tuple)):
             raise pickle.UnpicklingError("an array without shape, type and bytes")
         if not all(type(length) is int and length >= 0 for length in shape) or len(data) != 4 * math.prod(shape):
@@ -60,7 +60,7 @@ def _reconstruct(_kind: object, _shape: object, _code: object) -> _Array:
 
 
 def _frombuffer(data: object, kind: object, shape: object, order: object, _axes: object = None) -> _Array:
-    """Protocol 5's way to an array, with the arguments of numpy's function; `_axes` is for orders other than C and F."""
+    """How protocol 5 builds an array, with the arguments of numpy's function; `_axes` is for orders other than C and F."""
     if order not in ("C", "F"):
         raise pickle.UnpicklingError(f"array order {order!r}")
     array = _Array()
@@ -87,7 +87,7 @@ STAND_INS = {
 }
 
 
-class _Reader(pickle._Unpickler):  # the one written in Python: a number in the file can't make it reserve memory
+class _Reader(pickle._Unpickler):  # the Python version: the C version allocates memory of any size that the file claims
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
@@ -108,7 +108,7 @@ class _Reader(pickle._Unpickler):  # the one written in Python: a number in the 
 
     def load_bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))
-        data = self.read(length) if length <= LARGEST_FILE else b""  # pickle's own would make room for it before it reads
+        data = self.read(length) if length <= LARGEST_FILE else b""  # pickle's own allocates before it reads
         if len(data) != length:
             raise pickle.UnpicklingError(f"no {length} bytes left in the file")
         self.append(bytearray(data))
@@ -130,8 +130,8 @@ def read_arrays(path: Path) -> list[np.ndarray]:
             value = _Reader(file, encoding="latin1").load()
         except OSError:
             raise
-        except Exception as error:  # a broken program can fail in any way
-            # Only its own words: those of the pickle module show pieces of the file.
+        except Exception as error:  # a broken pickle can raise anything
+            # Only this reader's own messages: those of the pickle module quote the file.
             reason = f": {error}" if isinstance(error, pickle.UnpicklingError) and str(error) else ""
             raise ValueError(f"no pickled list of float32 arrays{reason}") from error
     if not isinstance(value, list) or not all(isinstance(item, _Array) and item.values is not None for item in value):

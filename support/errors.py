@@ -1,4 +1,4 @@
-"""What the user can mend, told in one line: bad flags, missing or broken files, a full disk."""
+"""Errors the user can fix, reported in one line on stderr: bad flags, missing or broken files, a full disk."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import os
 import sys
 from collections.abc import Callable
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # torch's words on CUDA and on a CPU
-READER_GONE = 141  # the shell's exit status of a program whose output nobody reads any more
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in torch's messages on CUDA and on a CPU
+BROKEN_PIPE_STATUS = 141  # the shell's exit status of a program whose output is no longer read
 
 
 class UserError(Exception):
-    """A problem that the user can mend; its text is one clear line that says how."""
+    """An error the user can fix; its text is one line that says how."""
 
 
 def discard_output() -> None:
-    """Send what is yet to be printed nowhere, since its reader has gone."""
+    """Send further output to the null device: its reader has ended."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -27,7 +27,7 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
     def wrapped(*args: object, **kwargs: object) -> int:
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
-                stream.reconfigure(errors="backslashreplace")  # what a terminal's encoding lacks is no reason to stop
+                stream.reconfigure(errors="backslashreplace")  # characters that the terminal's encoding lacks are escaped
         try:
             return command(*args, **kwargs)
         except KeyboardInterrupt:  # Ctrl-C before there was anything to save
@@ -39,10 +39,10 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
             if not isinstance(error, MemoryError) and not any(words in str(error) for words in OUT_OF_MEMORY):
                 raise
             message = f"out of memory: smaller sizes may help ({str(error).splitlines()[0][:100] if str(error) else 'no details'})"
-        except BrokenPipeError:  # the reader, `head` say, has seen enough
+        except BrokenPipeError:  # the reader, for example `head`, has ended
             discard_output()
-            return READER_GONE
-        except OSError as error:  # a file or a disk, whose operating system's words and path say what is wrong
+            return BROKEN_PIPE_STATUS
+        except OSError as error:  # the operating system's message and path say what is wrong
             message = f"{error.strerror or error}{f': {os.fsdecode(error.filename)}' if error.filename else ''}"
         print(f"error: {' '.join(message.split())}", file=sys.stderr)
         return 2

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-TINY = 1e-300  # stands for a zero denominator in the continued fraction
+TINY = 1e-300  # replaces a zero denominator in the continued fraction
 MAX_TERMS = 10_000
 
 
@@ -14,7 +14,7 @@ def incomplete_beta(x: float, a: float, b: float) -> float:
     """The regularised incomplete beta function I_x(a, b) for 0 ≤ x ≤ 1 and a, b > 0 (Abramowitz and Stegun 26.5.8)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # the fraction converges fast on the other side only
+    if x > (a + 1) / (a + b + 2):  # the fraction converges slowly on this side
         return 1 - incomplete_beta(1 - x, b, a)
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     # Lentz's method: the value is a product of ratios of successive numerators and denominators.
@@ -49,7 +49,7 @@ def t_quantile(level: float, freedom: float) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float | None]:
-    """The mean of at least one number and half the width of its confidence interval, which one number alone does not have."""
+    """The mean of at least one number and half the width of its confidence interval; None for a single number."""
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, None
@@ -72,6 +72,6 @@ def welch(one: Sequence[float], two: Sequence[float]) -> tuple[float, float, flo
     if squared == 0:
         raise ValueError("Welch's test needs numbers that are not all equal")
     t = (statistics.fmean(one) - statistics.fmean(two)) / math.sqrt(squared)
-    # as shares, because a square of a very small variance is 0
+    # as shares: the square of a very small variance underflows to 0
     freedom = 1 / sum((part / squared) ** 2 / (len(values) - 1) for part, values in zip(parts, (one, two), strict=True))
     return t, freedom, two_sided_p(t, freedom)

@@ -1,8 +1,8 @@
-"""Independent pieces of work on several cores, each piece on one thread.
+"""Independent tasks on several CPU cores, one thread a task; and memory that each thread reuses.
 
-Drawing tokens is many short operations. Split over all cores one by one, each ends with threads waiting for each other, and
-waiting threads spin: as soon as another program takes one of the cores, everything waits for it, a hundred times over. Here
-each core takes a whole piece, and they meet once, at the end.
+Drawing tokens is thousands of short operations. If each operation is split over all cores, the threads synchronise after every
+one of them and busy-wait meanwhile: as soon as another program uses one of the cores, everything waits for it. Here each thread
+takes a whole task, and the threads synchronise once, at the end.
 """
 
 from __future__ import annotations
@@ -17,32 +17,43 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-CPU_TYPES = ("cpu",)  # device types whose work is best split over threads, in memory that is used again
+CPU_TYPES = ("cpu",)  # device types whose work is split over threads, with reused buffers
 
-_own = threading.local()  # each thread's memory
+_thread_local = threading.local()  # each thread's buffers
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
+def set_up(num_threads: int) -> None:
+    """Prepare the process for training: flush denormals, and the number of torch's threads (0: torch's own choice).
+
+    Denormals (below 1e-38) are flushed to zero because CPUs multiply them about 100 times slower, and a confident discriminator
+    produces gradients of that size. Each thread inherits the setting from the one that starts it, so this comes before any work.
+    """
+    torch.set_flush_denormal(True)
+    if num_threads:
+        torch.set_num_threads(num_threads)
+
+
 def on_cpu(device: torch.device) -> bool:
-    """Whether to work as a CPU likes it; elsewhere with few large operations, none of which looks at a value."""
+    """Whether work is split into tasks for CPU threads; other devices get few large operations, none of which reads a value."""
     return device.type in CPU_TYPES
 
 
-def run_all(pieces: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
-    """Do all pieces and return their results in order: on the CPU on as many threads as torch uses, elsewhere one by one.
+def run_all(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list[Result]:
+    """Do all tasks and return their results in order: on a CPU on as many threads as torch uses, elsewhere one by one.
 
-    A piece must not depend on another one, nor need gradients. The first error of a piece is raised.
+    A task must not depend on another one, nor need gradients. The first error of a task is raised.
     """
-    threads = min(torch.get_num_threads(), len(pieces))
+    threads = min(torch.get_num_threads(), len(tasks))
     if not on_cpu(device) or threads < 2:
-        return [piece() for piece in pieces]
-    futures = [_pool(torch.get_num_threads()).submit(_without_gradient, piece) for piece in pieces]
+        return [task() for task in tasks]
+    futures = [_pool(torch.get_num_threads()).submit(_without_gradient, task) for task in tasks]
     return [future.result() for future in futures]
 
 
-def _without_gradient(piece: Callable[[], Result]) -> Result:
-    with torch.inference_mode():  # which each thread has to say for itself
-        return piece()
+def _without_gradient(task: Callable[[], Result]) -> Result:
+    with torch.inference_mode():  # a setting of each thread
+        return task()
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
@@ -51,28 +62,30 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
         def begin() -> None:
             torch.set_num_threads(1)
-            torch.get_num_threads()  # a thread takes the number over when it first asks, and keeps it
+            torch.get_num_threads()  # a thread reads the number when it first asks, and keeps it
             ready.wait()
 
         _pools[threads] = ThreadPoolExecutor(threads, thread_name_prefix="worker", initializer=begin)
         for _ in range(threads):
             _pools[threads].submit(int)
         ready.wait()
-        torch.set_num_threads(threads)  # for this thread, and for threads yet to come
+        torch.set_num_threads(threads)  # for this thread, and for threads started later
     return _pools[threads]
 
 
 def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Uninitialised memory of this thread, the same for each call with this name: fresh memory of megabytes costs a CPU more
-    time than what is computed in it. Holds until the thread's next call with the name. On a GPU, fresh memory: it is cheap there,
-    and a recorded step has to have its own."""
+    """Uninitialised memory, valid until this thread's next call with the same name.
+
+    On a CPU each call with a name returns the same memory: mapping fresh megabytes costs more time than computing in them. On a
+    GPU it is fresh memory: it is cheap there, and a recorded CUDA graph needs memory of its own.
+    """
     if not on_cpu(like.device):
         return like.new_empty(shape)
     size = 1
     for length in shape:
         size *= length
-    held = _own.__dict__.setdefault("held", {})
+    buffers = _thread_local.__dict__.setdefault("buffers", {})
     key = (name, like.dtype, like.device)
-    if key not in held or held[key].numel() < size:
-        held[key] = like.new_empty(size)
-    return held[key][:size].view(shape)
+    if key not in buffers or buffers[key].numel() < size:
+        buffers[key] = like.new_empty(size)
+    return buffers[key][:size].view(shape)

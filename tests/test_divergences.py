@@ -9,6 +9,7 @@ from helpers.cli import run, scalars
 from helpers.reference import enumerate_sequences, tiny_generator
 
 from metrics import Likelihoods, divergences, sequence_nll
+from running.run_log import chart
 
 V, T = 3, 4
 NAMES = ("entropy_g", "kl_g_oracle", "kl_oracle_g", "jsd")
@@ -84,7 +85,7 @@ def test_every_evaluation_has_them(tmp_path):
     # of the other direction the oracle's entropy is that of these held-out sequences, not the reference's
     assert rows[0]["kl_oracle_g"] == pytest.approx(rows[0]["nll_test"] - rows[0]["oracle_entropy"], abs=0.5)
     for name in NAMES:
-        assert [step for step, _ in scalars(tmp_path / "eval")[name]] == [0, 1, 2, 3, 4]
+        assert [step for step, _ in scalars(tmp_path / "eval")[chart(name)]] == [0, 1, 2, 3, 4]
 
 
 def test_an_error_of_one_sequence_is_left_out(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import small_runs
 from helpers.cli import ROOT, call, folders, run, same, trained_state
-from helpers.elsewhere import ELSEWHERE, Elsewhere, StrictSteps, a_device_elsewhere
+from helpers.elsewhere import ELSEWHERE, Elsewhere, StrictRunner, a_device_elsewhere
 from helpers.small_runs import SETTINGS, trained
 from helpers.tunes import split_folder
 
@@ -17,15 +17,15 @@ from scaling import point
 
 import main
 import sample
-import train
+import train_state
 from fast import categorical
-from fast.cuda_graphs import PLAIN_STEPS
+from fast.cuda_graphs import PLAIN_RUNNER
 
 
 @pytest.fixture
 def device(monkeypatch):
     """The device, whose steps are strict."""
-    monkeypatch.setattr(train, "make_steps", lambda where, *_: StrictSteps() if where == ELSEWHERE else PLAIN_STEPS)
+    monkeypatch.setattr(train_state, "make_runner", lambda where, *_: StrictRunner() if where == ELSEWHERE else PLAIN_RUNNER)
     for module in (main, sample):
         monkeypatch.setattr(module, "choose_device", lambda _: ELSEWHERE)
     with a_device_elsewhere():
@@ -60,7 +60,7 @@ def test_steps_are_as_strict_as_a_recording(wrong, device):
     x = torch.ones(3, device=device)
     wrong(x)
     with pytest.raises(RuntimeError, match="inside a step"):
-        StrictSteps().run("bad", wrong, x)
+        StrictRunner().run("bad", wrong, x)
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"bf16"}))  # torch knows no autocast for this device

@@ -7,18 +7,17 @@ import pytest
 import torch
 from helpers.reference import NumpyLSTM, enumerate_sequences, sequence_probability, tiny_generator
 
-from generator import Generator
+from generator import GENERATOR_INIT, Generator
 from metrics import entropy, mean_nll
 from oracle import make_oracle
 from support.random_streams import stream
-from train import GENERATOR_INIT
 
 
 def stepwise_log_probabilities(model, tokens):
     """Log-probabilities (B, T, V) by single steps from the start token."""
     state, last, result = model.initial_state(len(tokens)), torch.full_like(tokens[:, 0], model.start_token), []
     for column in tokens.t():
-        state = model.step(last, state)
+        state = model.advance(last, state)
         result.append(model.output(state[0]).log_softmax(dim=1))
         last = column
     return torch.stack(result, dim=1)

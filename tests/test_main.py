@@ -29,7 +29,7 @@ from helpers.cli import (
 
 import main
 import sample
-from running import options
+from running.flags import FLAGS, SMOKE, build_parser, preset_settings
 
 
 @pytest.fixture(autouse=True)
@@ -148,12 +148,12 @@ def test_tensorboard_gets_every_curve_once(finished):
     assert set(evaluation) == {
         "nll",
         "nll_test",
-        "distinct_tokens",
-        "oracle_entropy",
-        "entropy_g",
-        "kl_g_oracle",
-        "kl_oracle_g",
-        "jsd",
+        "oracle/entropy",
+        "oracle/kl_g_oracle",
+        "oracle/kl_oracle_g",
+        "oracle/jsd",
+        "samples/entropy_g",
+        "samples/distinct_tokens",
     }
     rows = json_lines(finished / "train/metrics.jsonl")
     assert [step for step, _ in evaluation["nll"]] == [row["step"] for row in rows]
@@ -480,7 +480,7 @@ def test_evaluating_a_checkpoint_prints_the_final_numbers_and_writes_nothing(fin
     ("text", "value"), [([], True), (["True"], True), (["False"], False), (["false"], False), (["0"], False), (["1"], True)]
 )
 def test_booleans_read_as_they_look(text, value):
-    assert vars(options.build_parser().parse_args(["--log_generation", *text])) == {"log_generation": value}
+    assert vars(build_parser().parse_args(["--log_generation", *text])) == {"log_generation": value}
 
 
 def test_original_command_line_is_accepted():
@@ -489,13 +489,13 @@ def test_original_command_line_is_accepted():
         "g_hidden_dim d_emb_dim pretrain_d_epochs vocab_size seq_len train_size g_lr d_lr grad_clip g_steps d_steps d_epochs "
         "rollout_num rollout_update_rate eval_every eval_samples final_eval_samples save_every device threads"
     )
-    assert set(names.split()) <= {flag.name for flag in options.FLAGS}
+    assert set(names.split()) <= {flag.name for flag in FLAGS}
 
 
 def test_help_explains_every_flag_with_its_default(capsys):
     assert call(main.main, "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    for flag in options.FLAGS:
+    for flag in FLAGS:
         assert f"--{flag.name}" in text
         if flag.default is not None:
             assert f"(default: {flag.default})" in text
@@ -523,8 +523,8 @@ def test_smoke_preset_runs_every_phase_as_it_is(tmp_path, monkeypatch):
 
 
 def test_smoke_preset_is_the_papers_but_for_its_sizes(capsys):
-    paper, smoke = options.preset_settings("paper"), options.preset_settings("smoke")
-    assert {name for name in paper if smoke[name] != paper[name]} == options.SMOKE.keys()
+    paper, smoke = preset_settings("paper"), preset_settings("smoke")
+    assert {name for name in paper if smoke[name] != paper[name]} == SMOKE.keys()
     assert smoke["d_filters"] == [[1, 8], [2, 8], [4, 8]]
     assert smoke["policy_loss"] == "sum" and smoke["train_size"] == 128
     assert call(main.main, "--help") == 0
@@ -563,45 +563,69 @@ def test_importing_does_nothing(tmp_path):
 
 def test_the_tiny_size_is_tiny():
     """The tests above rely on every size being overridden."""
-    sizes = {flag.name for flag in options.FLAGS if flag.name.endswith(("_dim", "_size", "_len", "_num", "_samples"))}
+    sizes = {flag.name for flag in FLAGS if flag.name.endswith(("_dim", "_size", "_len", "_num", "_samples"))}
     assert sizes - {"train_size"} <= {name.removeprefix("--") for name in TINY}
 
 
-IMPORTS_MAIN = """
+IMPORTS = """
 import os, sys
 class Watch:
     def find_spec(self, name, path=None, target=None):
         if name == "torch":
             print(os.environ.get("GOMP_SPINCOUNT"))
 sys.meta_path.insert(0, Watch())
-import main
+import {command}
 """
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "None")]
+    ("command", "given", "expected"),
+    [
+        ("main", {}, "10000"),
+        ("sample", {}, "10000"),
+        ("main", {"GOMP_SPINCOUNT": "7"}, "7"),
+        ("main", {"OMP_WAIT_POLICY": "passive"}, "None"),
+    ],
 )
-def test_patience_of_threads_is_set_before_torch_is_loaded_unless_the_user_has_set_it(given, expected):
+def test_patience_of_threads_is_set_before_torch_is_loaded_unless_the_user_has_set_it(command, given, expected):
     others = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    code = IMPORTS.format(command=command)
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTS_MAIN], cwd=ROOT, env={**others, **given}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, env={**others, **given}, capture_output=True, text=True, check=True
     )
     assert done.stdout.split()[0] == expected
 
 
 MULTIPLIES_SMALL_NUMBERS = """
 import main, torch
-from support.threads import run_all
-torch.set_num_threads(4)
+from support.threads import run_all, set_up
+set_up(4)
 small, cpu = torch.full((2000, 2000), 2e-38), torch.device("cpu")
 results = [small * 0.25, torch.mm(small, torch.full((2000, 300), 1e-6)), *run_all([lambda: small[:50] * 0.25] * 8, cpu)]
 print([int(result.count_nonzero()) for result in results])
 """
 
 
-def test_numbers_too_small_for_a_weight_to_see_are_zero_on_all_threads():
+def test_denormals_are_flushed_to_zero_on_all_threads():
     done = subprocess.run([sys.executable, "-c", MULTIPLIES_SMALL_NUMBERS], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout)) == {0}
+
+
+@pytest.mark.parametrize(("module", "first_work"), [(main, "make_state"), (sample, "load_run")])
+def test_the_process_is_set_up_before_any_work(module, first_work, monkeypatch, tmp_path):
+    """A thread that has started keeps its own setting for denormals."""
+    calls = []
+
+    def stop(*_, **__):
+        calls.append("work")
+        raise enough
+
+    enough = main.UserError("far enough")
+    monkeypatch.setattr(module, "set_up", lambda *_, **__: calls.append("set up"))
+    monkeypatch.setattr(module, first_work, stop)
+    flags = [str(tmp_path)] if module is sample else [*TINY, *folders(tmp_path)]
+    assert call(module.main, *flags) == 2
+    assert calls == ["set up", "work"]
 
 
 def test_a_run_that_another_process_writes_is_left_alone(tmp_path):

@@ -8,7 +8,8 @@ import torch
 from helpers.reference import tiny_generator
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from metrics import Bleu, auc, discriminator_scores, entropy, mean_nll, self_bleu
+from bleu import Bleu, self_bleu
+from metrics import auc, discriminator_scores, entropy, mean_nll
 
 
 def test_auc_counts_pairs_and_halves_ties():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,17 +11,21 @@ from helpers.cli import assert_one_line_error, folders, json_lines, run, same, s
 from helpers.reference import tiny_generator
 from helpers.small_runs import small_run
 
-import train
-from metrics import Bleu
+from bleu import Bleu
+from fast.completions import completions
+from fast.cuda_graphs import PLAIN_RUNNER
 from rewards import bleu_values, constant_values, random_values
-from rollout import completions
+from train_state import LATER_STREAMS, make_state
+from updates import policy_loss
 
 
 def test_bleu_rewards_are_those_of_the_completions_one_by_one():
     """Column t − 1 is the mean over completions of y_1..t; the last column scores the sequence itself."""
     policy, references = tiny_generator(vocab_size=6), np.random.default_rng(0).integers(0, 6, (30, 6))
     tokens, bleu = policy.sample(4, 6, torch.Generator().manual_seed(0)), Bleu(references)
-    got = bleu_values(policy, bleu, tokens, 3, torch.Generator().manual_seed(1))
+    state = SimpleNamespace(policy=policy, streams={"rollouts": torch.Generator().manual_seed(1)}, runner=PLAIN_RUNNER)
+    data = SimpleNamespace(training_bleu=lambda: bleu)
+    got = bleu_values(tokens, state, data, SimpleNamespace(rollout_num=3))
     completed = completions(policy, tokens, 3, torch.Generator().manual_seed(1)).numpy()  # (5, 4, 3, 6)
     for b in range(4):
         for t in range(1, 7):
@@ -44,7 +49,7 @@ def test_the_references_of_bleu_are_training_sequences_and_no_held_out_ones():
 def test_a_constant_reward_is_the_likelihood_gradient_of_own_samples(reduction):
     generator = tiny_generator(vocab_size=5)
     tokens = generator.sample(6, 4, torch.Generator().manual_seed(0))
-    train.policy_loss(generator, tokens, constant_values(tokens, 0.3), reduction).backward()
+    policy_loss(generator, tokens, constant_values(tokens, None, None, SimpleNamespace(reward_constant=0.3)), reduction).backward()
     got = generator.output.weight.grad.clone()
     generator.zero_grad()
     log_p = generator(tokens).gather(2, tokens[:, :, None])
@@ -53,7 +58,8 @@ def test_a_constant_reward_is_the_likelihood_gradient_of_own_samples(reduction):
 
 
 def test_random_rewards_are_uniform_and_of_each_action():
-    values = random_values(torch.zeros(200, 30, dtype=torch.int64), torch.Generator().manual_seed(0))
+    state = SimpleNamespace(streams={"random reward": torch.Generator().manual_seed(0)})
+    values = random_values(torch.zeros(200, 30, dtype=torch.int64), state, None, None)
     assert len(values.unique()) > 5900 and values.min() >= 0 and values.max() < 1
     assert values.mean().item() == pytest.approx(0.5, abs=4 * math.sqrt(1 / 12 / 6000))
 
@@ -160,11 +166,11 @@ def test_scheduled_sampling_resumes_exactly(tmp_path):
 def test_a_checkpoint_from_before_the_later_streams_still_loads():
     state, _, args = small_run()
     saved = state.state_dict()
-    saved["streams"] = {name: value for name, value in saved["streams"].items() if name not in train.LATER_STREAMS}
-    train.make_state(args, torch.device("cpu")).load_state_dict(saved)
+    saved["streams"] = {name: value for name, value in saved["streams"].items() if name not in LATER_STREAMS}
+    make_state(args, torch.device("cpu")).load_state_dict(saved)
     del saved["streams"]["rollouts"]
     with pytest.raises(KeyError):
-        train.make_state(args, torch.device("cpu")).load_state_dict(saved)
+        make_state(args, torch.device("cpu")).load_state_dict(saved)
 
 
 # --start_from

@@ -7,15 +7,18 @@ import torch
 from helpers.reference import enumerate_sequences, sequence_probability, tiny_generator
 from helpers.small_runs import gradient, small_run, weights
 
+import rewards
 import train
+import updates
 from data_loader import make_data
-from discriminator import products_in
-from metrics import mean_nll
+from metrics import discriminator_training_scores, held_out_scores, mean_nll
 from rollout import action_values
-from running.options import preset_settings
+from running.flags import preset_settings
 from running.trainer import evaluate, final_evaluation
+from support.device import matmul_precision
 from support.random_streams import stream
-from train import PHASES, follow, policy_loss
+from train_state import PHASES
+from updates import policy_loss, update_rollout_policy
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
@@ -53,9 +56,9 @@ def test_policy_step_uses_the_tokens_that_were_scored(monkeypatch):
     """A port that samples anew between scoring and the loss passes every shape check."""
     state, data, args = small_run()
     scored, used = [], []
-    monkeypatch.setattr(train, "action_values", lambda p, r, tokens, *rest: scored.append(tokens) or torch.ones(tokens.shape))
-    original = train.policy_loss
-    monkeypatch.setattr(train, "policy_loss", lambda g, tokens, *rest: used.append(tokens) or original(g, tokens, *rest))
+    monkeypatch.setattr(rewards, "action_values", lambda p, r, tokens, *rest: scored.append(tokens) or torch.ones(tokens.shape))
+    original = updates.policy_loss
+    monkeypatch.setattr(updates, "policy_loss", lambda g, tokens, *rest: used.append(tokens) or original(g, tokens, *rest))
     train.adversarial_epoch(state, data, args)
     assert len(scored) == 1
     assert torch.equal(scored[0], used[0])
@@ -65,7 +68,7 @@ def test_rewards_come_from_the_roll_out_policy_and_the_discriminator_without_dro
     state, data, args = small_run(d_steps=0)
     seen = {}
     monkeypatch.setattr(
-        train,
+        rewards,
         "action_values",
         lambda policy, reward, tokens, n, *rest: seen.update(policy=policy, n=n, r=reward) or torch.ones(6, 5),
     )
@@ -89,8 +92,8 @@ def test_pre_training_reaches_the_roll_out_policy_before_the_first_round(monkeyp
     state, data, args = small_run()
     train.pretrain_g_epoch(state, data, args)
     seen = []
-    original = train.action_values
-    monkeypatch.setattr(train, "action_values", lambda p, *rest: seen.append(weights(p)) or original(p, *rest))
+    original = rewards.action_values
+    monkeypatch.setattr(rewards, "action_values", lambda p, *rest: seen.append(weights(p)) or original(p, *rest))
     before = weights(state.generator)
     train.adversarial_epoch(state, data, args)
     assert torch.equal(seen[0], before)
@@ -100,7 +103,7 @@ def test_pre_training_reaches_the_roll_out_policy_before_the_first_round(monkeyp
 def test_lagged_roll_out_policy_keeps_the_declared_share(rate):
     old, new = tiny_generator(seed=0), tiny_generator(seed=1)
     expected = rate * weights(old) + (1 - rate) * weights(new)
-    follow(old, new, rate)
+    update_rollout_policy(old, new, rate)
     torch.testing.assert_close(weights(old), expected)
 
 
@@ -123,7 +126,7 @@ def test_evaluation_changes_no_weight_and_no_stream():
     models = [weights(m) for m in (state.generator, state.policy, state.discriminator)]
     world = torch.get_rng_state()
     evaluate(state.generator, data, data.held_out, 50, stream(1, "evaluation", 3))
-    train.held_out_scores(state.discriminator, data.held_out, data.held_out)
+    held_out_scores(state.discriminator, data.held_out, data.held_out)
     final_evaluation(state, data, args)
     assert all(torch.equal(before[name], rng.get_state()) for name, rng in {**state.streams, "data": data.train_rng}.items())
     assert all(
@@ -176,15 +179,15 @@ def test_without_shuffling_the_batches_stay_as_in_the_authors_code(monkeypatch):
     assert torch.equal(*passes)
     assert torch.equal(passes[0], data.train[:18])
     seen = []
-    original = train.discriminator_step
+    original = updates.discriminator_update
 
     def spy(state, args, tokens, labels):
         seen.append(tokens)
         return original(state, args, tokens, labels)
 
-    monkeypatch.setattr(train, "discriminator_step", spy)
+    monkeypatch.setattr(train, "discriminator_update", spy)
     for _ in range(2):
-        train.discriminator_round(state, data, args)
+        train.d_step(state, data, args)
     first, second, third, fourth = torch.cat(seen).chunk(4)
     assert torch.equal(first, second) and torch.equal(third, fourth)  # the passes of one round
     assert not torch.equal(first, third)
@@ -194,16 +197,16 @@ def test_without_shuffling_the_batches_stay_as_in_the_authors_code(monkeypatch):
 def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
     state, data, args = small_run(train_size=20, d_epochs=2)
     seen = []
-    original = train.discriminator_step
-    monkeypatch.setattr(train, "discriminator_step", lambda s, a, *batch: seen.append(batch) or original(s, a, *batch))
-    train.discriminator_round(state, data, args)
+    original = updates.discriminator_update
+    monkeypatch.setattr(train, "discriminator_update", lambda s, a, *batch: seen.append(batch) or original(s, a, *batch))
+    train.d_step(state, data, args)
     assert len(seen) == 2 * (40 // 6)
     real_rows = set(map(tuple, data.train.tolist()))
     for tokens, labels in seen:
         assert all(tuple(row) in real_rows for row in tokens[labels == 1].tolist())
     negatives = set(map(tuple, torch.cat([t[y == 0] for t, y in seen]).tolist()))
     seen.clear()
-    train.discriminator_round(state, data, args)
+    train.d_step(state, data, args)
     assert set(map(tuple, torch.cat([t[y == 0] for t, y in seen]).tolist())) != negatives
     assert state.discriminator.training
 
@@ -211,8 +214,8 @@ def test_discriminator_round_takes_k_passes_over_fresh_negatives(monkeypatch):
 def test_accuracies_of_d_are_over_what_was_seen():
     """Loss, real right and seen, fake right and seen: a round without one class says nothing of it."""
     rounds = [torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([2.0, 0, 0, 3, 4])]
-    assert train.discriminator_metrics(rounds) == {"d_loss": 1.5, "d_accuracy_real": 1.0, "d_accuracy_fake": 0.75}
-    assert train.discriminator_metrics(rounds[:1]) == {"d_loss": 1.0, "d_accuracy_real": 1.0}
+    assert discriminator_training_scores(rounds) == {"d_loss": 1.5, "d_accuracy_real": 1.0, "d_accuracy_fake": 0.75}
+    assert discriminator_training_scores(rounds[:1]) == {"d_loss": 1.0, "d_accuracy_real": 1.0}
 
 
 def test_precision_of_d_rounds_the_products_of_its_training_only():
@@ -221,7 +224,7 @@ def test_precision_of_d_rounds_the_products_of_its_training_only():
         state, data, args = small_run(d_keep_prob=1.0, d_precision=precision)
         tokens, labels = data.held_out[:6], torch.tensor([1, 0] * 3)
         before = state.discriminator.prob_real(tokens)
-        losses[precision] = train.discriminator_step(state, args, tokens, labels)[0].item()
+        losses[precision] = updates.discriminator_update(state, args, tokens, labels)[0].item()
         scores[precision] = before
         assert all(p.dtype == p.grad.dtype == torch.float32 for p in state.discriminator.parameters())
     assert torch.equal(scores["float32"], scores["bf16"])
@@ -242,21 +245,21 @@ def test_the_flag_of_d_s_precision_reaches_its_steps():
 def test_tf32_is_set_for_the_products_inside_only():
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
-    with products_in("tf32", torch.device("cuda")):
+    with matmul_precision("tf32", torch.device("cuda")):
         assert matmul.fp32_precision == "tf32"
     assert matmul.fp32_precision == before
-    with products_in("float32", torch.device("cuda")):
+    with matmul_precision("float32", torch.device("cuda")):
         assert matmul.fp32_precision == "ieee"
 
 
 def test_discriminator_loss_adds_l2_of_the_output_layer_only():
     state, data, args = small_run(d_keep_prob=1.0, d_l2=0.0)
     tokens, labels = data.held_out[:6], torch.tensor([1, 0] * 3)
-    without = train.discriminator_step(state, args, tokens, labels)[0]
+    without = updates.discriminator_update(state, args, tokens, labels)[0]
     state, data, args = small_run(d_keep_prob=1.0, d_l2=0.2)
     layer = state.discriminator.output
     penalty = 0.2 * (layer.weight.square().sum() + layer.bias.square().sum()).item() / 2
-    assert train.discriminator_step(state, args, tokens, labels)[0].item() == pytest.approx(without.item() + penalty, rel=1e-5)
+    assert updates.discriminator_update(state, args, tokens, labels)[0].item() == pytest.approx(without.item() + penalty, rel=1e-5)
 
 
 def test_long_gradients_are_clipped_and_counted():
@@ -314,7 +317,7 @@ def test_state_survives_saving_and_loading():
         state.epochs_done[phase] += 1
     other, _, _ = small_run(seed=2)
     other.load_state_dict(copy.deepcopy(state.state_dict()))  # as from a file: nothing shared
-    assert other.step == 2
+    assert other.g_epochs == 2
     for name in ("generator", "policy", "discriminator"):
         assert torch.equal(weights(getattr(other, name)), weights(getattr(state, name)))
     again = make_data(args, torch.device("cpu"), copy.deepcopy(data.state_dict()))

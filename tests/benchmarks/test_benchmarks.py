@@ -14,8 +14,8 @@ sys.path.append(str(ROOT / "benchmarks"))
 import plain
 from scaling import SWEEPS, counted, settings, slope
 
-from running.options import preset_settings
-from train import make_state
+from running.flags import preset_settings
+from train_state import make_state
 
 
 def command(*flags):

@@ -11,7 +11,7 @@ import pytest
 from helpers.cli import ROOT, assert_one_line_error, call
 from helpers.fake_runs import evaluation, write_run
 
-from running import options
+from running.flags import FLAGS
 
 # Stands for python: main.py's runs are written as the flags ask for, report.py is the real one. STOP_AT names a run that is
 # interrupted: its folder keeps a checkpoint, or (STOP_EARLY) not even that.
@@ -44,7 +44,7 @@ if not (stop and "STOP_EARLY" in os.environ):
     (folder / "last.pt").touch()
 sys.exit(130 if stop else 0)
 """
-START = [flag.name for flag in options.FLAGS if flag.name == "start_from"]
+START = [flag.name for flag in FLAGS if flag.name == "start_from"]
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from helpers.reference import tiny_generator
 
 from discriminator import Discriminator
-from fast.completion_scores import CompletionScorer, pays
+from fast.completion_scores import CompletionScorer, tables_are_faster
 from rollout import action_values, completions
 
 
@@ -75,6 +75,6 @@ def test_action_values_are_the_same_with_and_without_tables():
 
 def test_tables_are_used_where_they_pay():
     paper = Discriminator(5000, 64, [(1, 100), (5, 200), (20, 160)])
-    assert pays(paper, 19_456, 20)
-    assert not pays(paper, 19, 20)  # too few to look up
-    assert not pays(Discriminator(100_000, 64, [(5, 500)]), 19_456, 20)  # 1 GB
+    assert tables_are_faster(paper, 19_456, 20)
+    assert not tables_are_faster(paper, 19, 20)  # too few to look up
+    assert not tables_are_faster(Discriminator(100_000, 64, [(5, 500)]), 19_456, 20)  # 1 GB

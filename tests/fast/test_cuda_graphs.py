@@ -9,9 +9,11 @@ from helpers.tape import TapeRecorder
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import train
+import updates
 from data_loader import make_data
-from fast.cuda_graphs import PLAIN_STEPS, WARM_UP, RecordedSteps, Steps, make_steps, to_device
-from train import make_state
+from fast.cuda_graphs import PLAIN_RUNNER, WARM_UP, GraphRunner, Runner, make_runner
+from support.device import to_device
+from train_state import make_state
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
@@ -20,12 +22,12 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 def test_recorded_steps_train_the_same(changes, monkeypatch):
     plain, expected = trained(None, monkeypatch, **changes)
     recorded, numbers = trained(StateTape, monkeypatch, **changes)
-    steps = {"maximum likelihood", "discriminator", "policy gradient", "samples of G", "roll-outs"}
-    steps |= {"scores"} if changes.get("reward") != "bleu" else set()
-    steps |= {"samples of the oracle"} if not changes.get("train_size") else set()
-    played = {name for (name, *_), recording in recorded.runner.recordings.items() if recording.play is not None}
+    recorded_names = {"maximum likelihood", "discriminator", "policy gradient", "samples of G", "roll-outs"}
+    recorded_names |= {"scores"} if changes.get("reward") != "bleu" else set()
+    recorded_names |= {"samples of the oracle"} if not changes.get("train_size") else set()
+    replayed = {name for (name, *_), recording in recorded.runner.recordings.items() if recording.replay is not None}
     assert recorded.runner.working
-    assert played == steps
+    assert replayed == recorded_names
     for model in ("generator", "policy", "discriminator"):
         assert torch.equal(weights(getattr(recorded, model)), weights(getattr(plain, model))), model
     assert numbers == expected
@@ -50,17 +52,17 @@ def test_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
     args = small_args(train_size=20)
     data = make_data(args, torch.device("cpu"))
     state = make_state(args, torch.device("cpu"))
-    train.discriminator_round(state, data, args)
+    train.d_step(state, data, args)
     resumed = make_state(args, torch.device("cpu"))
     resumed.load_state_dict(copy.deepcopy(state.state_dict()))
     for one in (state, resumed):
-        train.discriminator_round(one, data, args)
+        train.d_step(one, data, args)
     assert torch.equal(weights(state.discriminator), weights(resumed.discriminator))
     other = make_state(args, torch.device("cpu"))
     other.load_state_dict(copy.deepcopy(state.state_dict()))
     other.streams["dropout"].manual_seed(99)
     for one in (state, other):
-        train.discriminator_round(one, data, args)
+        train.d_step(one, data, args)
     assert not torch.equal(weights(state.discriminator), weights(other.discriminator))
 
 
@@ -74,7 +76,7 @@ def test_a_step_is_recorded_at_its_fourth_call_and_gives_results_of_its_own():
         return total * 2, x + 1
 
     recorder = TapeRecorder([total])
-    steps = RecordedSteps(recorder)
+    steps = GraphRunner(recorder)
     results = [steps.run("sum", step, torch.full((3,), float(i))) for i in range(1, 8)]
     assert len(calls) == WARM_UP + 1
     assert recorder.played == 7 - WARM_UP
@@ -84,7 +86,7 @@ def test_a_step_is_recorded_at_its_fourth_call_and_gives_results_of_its_own():
 
 
 def test_names_and_shapes_have_recordings_of_their_own():
-    steps = RecordedSteps(TapeRecorder())
+    steps = GraphRunner(TapeRecorder())
     for i in range(6):
         x = torch.full((2,), float(i))
         assert torch.equal(steps.run("double", lambda x: x * 2, x), x * 2)
@@ -110,7 +112,7 @@ def test_where_recording_fails_training_goes_on_with_one_warning(capsys):
                 total.sub_(inputs[0])  # a real recording does nothing
                 raise RuntimeError(f"{error}\nand more lines") from error
 
-    steps = RecordedSteps(Failing())
+    steps = GraphRunner(Failing())
     results = [steps.run("bad", step, torch.ones(1)).item() for _ in range(6)]
     assert results == [1, 2, 3, 4, 5, 6]
     assert [steps.run("other", lambda x: x + 1, torch.ones(1)).item() for _ in range(6)] == [2] * 6
@@ -121,7 +123,7 @@ def test_where_recording_fails_training_goes_on_with_one_warning(capsys):
 
 
 def test_errors_of_a_step_are_not_taken_for_failed_recordings():
-    steps = RecordedSteps(TapeRecorder())
+    steps = GraphRunner(TapeRecorder())
     for _ in range(2):
         with pytest.raises(RuntimeError, match="own"):
             steps.run("bad", lambda x: (_ for _ in ()).throw(RuntimeError("own")), torch.ones(1))
@@ -135,8 +137,8 @@ def test_loading_a_state_begins_recordings_anew(monkeypatch):
 
 
 def test_only_cuda_records():
-    assert make_steps(torch.device("cpu"), True, []) is PLAIN_STEPS
-    assert type(make_steps(torch.device("cuda"), False, [])) is Steps
+    assert make_runner(torch.device("cpu"), True, []) is PLAIN_RUNNER
+    assert type(make_runner(torch.device("cuda"), False, [])) is Runner
 
 
 def test_to_the_cpu_is_no_copy():
@@ -157,8 +159,8 @@ def test_cuda_graphs_train_as_plain_steps_do(changes, capsys):
             for _ in range(EPOCHS):
                 epoch(state, data, args)
         results.append(state)
-    assert isinstance(results[1].runner, RecordedSteps) and results[1].runner.working, capsys.readouterr().err
-    assert all(recording.play is not None for recording in results[1].runner.recordings.values())
+    assert isinstance(results[1].runner, GraphRunner) and results[1].runner.working, capsys.readouterr().err
+    assert all(recording.replay is not None for recording in results[1].runner.recordings.values())
     for model in ("generator", "policy", "discriminator"):
         one, other = (weights(getattr(state, model)) for state in results)
         torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
@@ -189,10 +191,10 @@ def test_cpu_and_cuda_agree_on_losses_over_20_steps(monkeypatch):
         state, data = make_state(args, device), make_data(args, device)
         values = []
         for tokens in data.batches(args.batch_size):
-            values.append(train.mle_step(state, args, tokens)[0].item())
+            values.append(updates.mle_update(state, args, tokens)[0].item())
             labels = torch.arange(len(tokens), device=device) % 2
-            values.append(train.discriminator_step(state, args, tokens, labels)[0].item())
-            values.append(train.policy_step(state, args, tokens, torch.full(tokens.shape, 0.5, device=device))[0].item())
+            values.append(updates.discriminator_update(state, args, tokens, labels)[0].item())
+            values.append(updates.policy_update(state, args, tokens, torch.full(tokens.shape, 0.5, device=device))[0].item())
         assert len(values) == 60
         losses[name] = values
     assert losses["cuda"] == pytest.approx(losses["cpu"], abs=1e-4)

@@ -4,12 +4,12 @@ import pytest
 import torch
 from helpers.reference import tiny_generator
 
-import rollout
+from fast import completions as completions_module
 from fast import decoder
 from fast.categorical import SoftmaxSampler
+from fast.completions import completions
 from fast.decoder import Decoder
 from generator import Generator
-from rollout import completions
 from support.threads import run_all, scratch
 
 
@@ -32,9 +32,9 @@ def plain_completions(policy, tokens, num_rollouts, rng):
         for b in range(batch):
             for n in range(num_rollouts):
                 row = result[t - 1, b, n]
-                state = policy.step(torch.tensor([policy.start_token]), policy.initial_state(1))
+                state = policy.advance(torch.tensor([policy.start_token]), policy.initial_state(1))
                 for position in range(1, seq_len):
-                    state = policy.step(row[position - 1 : position], state)
+                    state = policy.advance(row[position - 1 : position], state)
                     if position >= t:
                         row[position] = plain_draw(policy, state[0][0], uniforms[position][t - 1, b, n])
     return result
@@ -43,7 +43,7 @@ def plain_completions(policy, tokens, num_rollouts, rng):
 @pytest.mark.parametrize("algorithm", ["_complete_each", "_complete_together"])
 @pytest.mark.parametrize("scale", [1.0, 6.0])
 def test_the_same_seed_draws_what_the_plain_loop_draws(scale, algorithm, monkeypatch):
-    monkeypatch.setattr(rollout, "_complete_each", getattr(rollout, algorithm))  # the GPU's way, on the CPU
+    monkeypatch.setattr(completions_module, "_complete_each", getattr(completions_module, algorithm))  # the GPU's way, on the CPU
     policy = tiny_generator(vocab_size=23, hidden_dim=6, scale=scale)
     tokens = policy.sample(3, 6, torch.Generator().manual_seed(0))
     got = completions(policy, tokens, 4, torch.Generator().manual_seed(1))
@@ -74,29 +74,29 @@ def test_threads_and_chunks_change_no_draw(threads, chunk, monkeypatch):
 def test_without_torchscript_the_draws_are_the_same(monkeypatch):
     policy = tiny_generator(vocab_size=23, hidden_dim=6, scale=2.0)
     first = policy.sample(40, 7, torch.Generator().manual_seed(2))
-    assert isinstance(decoder.scripted_finish(), torch.jit.ScriptFunction)
+    assert isinstance(decoder.compiled_finish_rows(), torch.jit.ScriptFunction)
     monkeypatch.setattr(torch.jit, "script", lambda function: 1 / 0)
-    decoder.scripted_finish.cache_clear()
+    decoder.compiled_finish_rows.cache_clear()
     try:
-        assert decoder.scripted_finish() is decoder.finish_rows
+        assert decoder.compiled_finish_rows() is decoder.finish_rows
         assert torch.equal(policy.sample(40, 7, torch.Generator().manual_seed(2)), first)
     finally:
-        decoder.scripted_finish.cache_clear()
+        decoder.compiled_finish_rows.cache_clear()
 
 
-@pytest.mark.parametrize("steps", [1, 10**6])
-def test_a_step_is_the_generators_step_with_and_without_a_table(steps):
+@pytest.mark.parametrize("expected_rows", [1, 10**6])
+def test_a_token_is_read_as_the_generator_reads_it_with_and_without_a_table(expected_rows):
     model = tiny_generator(vocab_size=23, hidden_dim=6)
-    fast = Decoder(model, steps)
-    assert (fast.table is None) == (steps == 1)
+    fast = Decoder(model, expected_rows)
+    assert len(fast.weights.table) == (0 if expected_rows == 1 else 23)
     states, state = fast.zero_states(8), model.initial_state(8)
     for seed in range(3):
         tokens = torch.randint(23, (8,), generator=torch.Generator().manual_seed(seed))
-        fast.step(tokens, states)
-        state = model.step(tokens, state)
-        torch.testing.assert_close(states.hidden[:, :6], state[0])
+        fast.advance(tokens, states)
+        state = model.advance(tokens, state)
+        torch.testing.assert_close(states.padded[:, :6], state[0])
         torch.testing.assert_close(states.cell, state[1])
-        assert torch.equal(states.hidden[:, 6:], torch.tensor([[1.0, 0.0]]).expand(8, 2))
+        assert torch.equal(states.padded[:, 6:], torch.tensor([[1.0, 0.0]]).expand(8, 2))
 
 
 @pytest.mark.parametrize("scale", [5.0, 30.0, 300.0])

@@ -1,7 +1,7 @@
 """A device that isn't there, for machines without a GPU: "meta" by name, its tensors in the CPU's memory.
 
 It minds what CUDA minds: operations on tensors of different devices fail, so do random streams of another device and NumPy, and
-inside a step that could be recorded (`StrictSteps`) so does all that a CUDA graph can't hold.
+inside a step that could be recorded (`StrictRunner`) so does all that a CUDA graph can't hold.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 import discriminator
 from fast import categorical
-from fast.cuda_graphs import Steps
+from fast.cuda_graphs import Runner
 from helpers.tape import why_not
 
 ELSEWHERE = torch.device("meta")
@@ -106,7 +106,7 @@ def _call(function, args, kwargs):
     return return_and_correct_aliasing(function, args, kwargs, result) if there and not moves else result
 
 
-class StrictSteps(Steps):
+class StrictRunner(Runner):
     """Runs steps as they are, and fails where a CUDA graph would: at looks at values and at copies between devices.
 
     Attributes:
@@ -117,7 +117,7 @@ class StrictSteps(Steps):
         self.names = set()
 
     def run(self, name, step, *inputs):
-        """As `Steps.run`."""
+        """As `Runner.run`."""
         global _in_step
         self.names.add(name)
         assert all(isinstance(tensor, Elsewhere) for tensor in inputs), f"{name}: its tensors are not on the device"
@@ -131,7 +131,7 @@ class StrictSteps(Steps):
 @contextlib.contextmanager
 def a_device_elsewhere():
     """Inside, ELSEWHERE can be used as a device."""
-    sizes = (categorical.CHUNK_ELEMENTS, categorical.DRAW_ELEMENTS, categorical.MOST_ROWS)
+    sizes = (categorical.CHUNK_ELEMENTS, categorical.DRAW_ELEMENTS, categorical.MAX_ROWS)
     sizes += (discriminator.SCORING_ROWS, discriminator.SCORING_ELEMENTS)
     fused = "torch.optim.optimizer._get_fused_kernels_supported_devices"
     with contextlib.ExitStack() as stack:

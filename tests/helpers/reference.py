@@ -35,7 +35,7 @@ def plain_action_values(policy, reward, tokens, num_rollouts, rng):
             last = torch.full_like(tokens[:, 0], policy.start_token)
             completed = tokens.clone()
             for position in range(seq_len):
-                state = policy.step(last, state)
+                state = policy.advance(last, state)
                 if position >= t:
                     probabilities = policy.output(state[0]).softmax(dim=1)
                     completed[:, position] = torch.multinomial(probabilities, 1, generator=rng)[:, 0]

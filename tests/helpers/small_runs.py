@@ -6,10 +6,10 @@ import torch
 
 import train
 from data_loader import make_data
-from fast.cuda_graphs import RecordedSteps
+from fast.cuda_graphs import GraphRunner
 from helpers.tape import TapeRecorder
-from running.options import preset_settings
-from train import make_state
+from running.flags import preset_settings
+from train_state import make_state
 
 
 def small_args(**changes):
@@ -50,7 +50,7 @@ def trained(recorder_class, monkeypatch, device="cpu", **changes):
     args = small_args(**changes)
     state, data = make_state(args, torch.device(device)), make_data(args, torch.device(device))
     if recorder_class is not None:
-        state.runner = RecordedSteps(recorder_class(state))
+        state.runner = GraphRunner(recorder_class(state))
     data.runner = state.runner
     numbers = []
     for _ in range(EPOCHS):

@@ -58,7 +58,7 @@ class TapeRecorder:
         self.changed = list(changed)  # what steps change in place; a recording must leave it as it is
         self.played = 0
 
-    def aside(self, step, inputs):
+    def warm_up(self, step, inputs):
         return step(*inputs)
 
     def record(self, step, inputs):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from running.checkpoint import FORMAT, load_checkpoint, save_checkpoint, write_atomically
+from running.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from support.errors import UserError
+from support.files import write_atomically
 
 
 class Malicious:

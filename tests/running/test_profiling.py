@@ -13,7 +13,7 @@ from helpers.cli import ROOT, TINY, run
 
 import main
 from running import memory
-from running.options import preset_settings
+from running.flags import preset_settings
 from support.errors import UserError
 
 
@@ -75,7 +75,7 @@ def test_more_than_the_machine_has_is_said(monkeypatch):
 def test_what_a_run_needs_is_said_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
-    def no_data(*_):
+    def no_data(*_, **__):
         raise UserError("no data")
 
     monkeypatch.setattr(main, "make_data", no_data)

@@ -1,0 +1,194 @@
+"""The one interface of token sources. A data set gives training batches, real sequences for D, held-out sequences, what to measure
+on generated ones, and how tokens are shown, written and read. Nothing else in the program knows which data set it works on.
+
+Every sequence is int64 tokens (B, T). Training and held-out sequences never mix.
+"""
+
+from __future__ import annotations
+
+import abc
+import argparse
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bleu import Bleu
+from fast.cuda_graphs import PLAIN_RUNNER, Runner
+from generator import Generator
+from metrics import mean_and_error, with_errors
+from support.device import to_device
+from support.errors import UserError
+from support.files import write_atomically
+
+
+class Files(NamedTuple):
+    """What a data set reads before a new run's settings are complete.
+
+    Attributes:
+        settings: the settings that the files decide.
+        content: what was read, for the data set's constructor.
+    """
+
+    settings: dict[str, Any]
+    content: Any = None
+
+
+class Media(NamedTuple):
+    """What TensorBoard can show of sequences.
+
+    Attributes:
+        images: name -> grey image, uint8 (height, width).
+        sounds: name -> WAV file.
+    """
+
+    images: dict[str, np.ndarray]
+    sounds: dict[str, bytes]
+
+
+class TokenForm:
+    """How sequences are shown, written to files and read. This one: as token numbers.
+
+    Attributes:
+        suffixes: of the files that `write` can write.
+        single: those of them that hold one sequence.
+        folders: whether `write` can also fill a folder.
+    """
+
+    suffixes: tuple[str, ...] = (".txt", ".npy")
+    single: tuple[str, ...] = ()
+    folders = False
+
+    def lines(self, tokens: Tensor) -> str:
+        """Sequences (M, T) as the lines of a text file: token numbers separated by blanks."""
+        return "".join(" ".join(map(str, row)) + "\n" for row in tokens.tolist())
+
+    def text(self, tokens: Tensor) -> str:
+        """Sequences (M, T) as a person reads them, one a line."""
+        return self.lines(tokens)
+
+    def write(self, tokens: Tensor, out: Path) -> None:
+        """Write sequences (M, T), on the CPU, in the form that the name's suffix asks for; raises OSError."""
+        if out.suffix == ".npy":
+            write_atomically(out, lambda file: np.save(file, tokens.numpy()))
+        else:
+            write_atomically(out, lambda file: file.write(self.lines(tokens).encode()))
+
+    def read_prime(self, path: Path) -> Tensor:
+        """The tokens that a file begins a sequence with, (P,).
+
+        Raises:
+            UserError: sequences of this kind can't be read, or the file holds none.
+            OSError: it can't be read.
+        """
+        raise UserError("--prime: only a run on music can go on from a melody")
+
+
+class DataSet(abc.ABC):
+    """A source of token sequences: a fixed training set that epochs pass over, or fresh batches.
+
+    Args:
+        args: the run's settings.
+        rng: the random stream of the batches and their order.
+        fixed: the fixed training set, (M, T), or None.
+        form: how sequences are shown, written and read.
+
+    Attributes:
+        writes_samples: whether samples are worth keeping as files while the run is under way.
+        train: the fixed training set or None.
+        held_out: sequences that are never trained on, (R, T), on the run's device.
+        reference: the same measures of real data, which stand beside those of generated sequences.
+        runner: calls the drawing of fresh sequences by a model.
+    """
+
+    writes_samples = False
+    held_out: Tensor
+    reference: dict[str, float]
+    runner: Runner = PLAIN_RUNNER
+
+    def __init__(self, args: argparse.Namespace, rng: torch.Generator, fixed: Tensor | None, form: TokenForm):
+        self.vocab_size, self.seq_len, self.seed, self.shuffle = args.vocab_size, args.seq_len, args.seed, args.shuffle
+        self.train_rng = rng
+        self.train = fixed
+        self.form = form
+
+    @classmethod
+    def read_files(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> Files:
+        """Read what decides some of a new run's settings.
+
+        Args:
+            settings: all settings as far as they are known.
+            given: those of them that the user has given.
+
+        Raises:
+            UserError: a file is missing or broken, or contradicts a flag that was given.
+        """
+        return Files({})
+
+    @classmethod
+    def form_of(cls, settings: argparse.Namespace, saved: dict[str, Any]) -> TokenForm:
+        """The form of a run's tokens, from its settings and what `state_dict` saved, without its data."""
+        return TokenForm()
+
+    @abc.abstractmethod
+    def fresh(self, num: int) -> Tensor:
+        """Training sequences drawn anew, (num, T)."""
+
+    def batches(self, batch_size: int) -> Iterator[Tensor]:
+        """The (B, T) batches of one epoch of G: one fresh batch, or a pass over the fixed set without the partial batch."""
+        if self.train is None:
+            yield self.fresh(batch_size)
+            return
+        order = torch.arange(len(self.train))
+        if self.shuffle:
+            order = torch.randperm(len(self.train), generator=self.train_rng)
+        for index in to_device(order, self.train.device).split(batch_size)[: len(order) // batch_size]:
+            yield self.train[index]
+
+    def real(self, batch_size: int) -> Tensor:
+        """Real sequences for a d-step: the whole training set, or one fresh batch."""
+        return self.fresh(batch_size) if self.train is None else self.train
+
+    @abc.abstractmethod
+    def training_bleu(self) -> Bleu:
+        """BLEU against the training sequences."""
+
+    @abc.abstractmethod
+    def measure(self, generator: Generator, samples: Tensor, held_out: Tensor) -> dict[str, float]:
+        """The numbers of an evaluation, NLLs in nats per token, with standard errors where they are known.
+
+        Args:
+            generator: G.
+            samples: drawn from G, (M, T).
+            held_out: real sequences, (R, T).
+        """
+
+    def common_measures(self, samples: Tensor, nll_held_out: Tensor) -> dict[str, float]:
+        """NLL_test from the −log-likelihoods (R,) of held-out sequences, and how many tokens the samples (M, T) use."""
+        return {
+            **with_errors({"nll_test": mean_and_error(nll_held_out / self.seq_len)}),
+            "distinct_tokens": samples.unique().numel(),
+        }
+
+    @abc.abstractmethod
+    def final_held_out(self, num: int) -> Tensor:
+        """Held-out sequences for the evaluation at the end: `num` others than `held_out`, where there can be others."""
+
+    def final_reference(self, _num: int) -> dict[str, float]:
+        """`reference` for an evaluation of `num` sequences."""
+        return self.reference
+
+    @abc.abstractmethod
+    def summary(self) -> str:
+        """One line on the data for the start of a run."""
+
+    def media(self, samples: Tensor, rng: torch.Generator) -> Media:
+        """Generated sequences (M, T) as images and sounds, beside as many real ones drawn from `rng`."""
+        return Media({}, {})
+
+    @abc.abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must not draw anew, as tensors, numbers and strings."""

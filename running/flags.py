@@ -1,0 +1,296 @@
+"""The flags of the command line, each declared once, and the presets, each a block that shows what it changes.
+
+`support.command_line.Flag` says what a declaration holds; --help, presets, resuming, --start_from and the grouping of runs in
+report.py are derived from it. The flags of a data set are declared with it (data_sources.py). Does not load torch: report.py
+prints a table without it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from typing import Any
+
+from data_sources import SOURCES
+from support.command_line import LARGEST, LARGEST_SEED, Flag, Parser, StartFrom, boolean, real, whole
+
+MAX_THREADS = 1024
+FILTERS = "3x50,5x80,5x80,5x100"
+PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
+PAPER_FILTERS_32 = PAPER_FILTERS.replace("15x160,20x160", "16x160,24x160,32x160")  # for T = 32
+
+
+def filter_list(text: str) -> list[list[int]]:
+    """An argparse type: `3x50,5x80` -> [[3, 50], [5, 80]], filters of (width, number)."""
+    try:
+        filters = [[int(part) for part in item.split("x")] for item in text.split(",")]
+    except ValueError:
+        filters = []
+    if not filters or any(len(item) != 2 or min(item) < 1 for item in filters):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of WIDTHxNUMBER such as {FILTERS}")
+    if max(map(max, filters)) > LARGEST:
+        raise argparse.ArgumentTypeError(f"widths and numbers must be at most {LARGEST}")
+    return filters
+
+
+PRESETS = ("default", "paper", "smoke")
+PAPER = dict(
+    **dict(preset="paper", batch_size=64, train_size=10_000, shuffle=False),
+    **dict(oracle_emb_dim=32, oracle_hidden_dim=32, oracle_init="normal"),
+    **dict(g_hidden_dim=32, g_init="normal", pretrain_g_epochs=120),
+    **dict(d_emb_dim=64, d_filters=PAPER_FILTERS, d_l2=0.2),
+    **dict(total_epochs=200, policy_loss="sum"),
+    **dict(eval_every=5, eval_samples=10_000, final_eval_samples=100_000, save_every=5),
+)
+# What smoke changes in paper: all phases in seconds. One thread, because tiny sizes gain nothing from more.
+SMOKE = dict(
+    **dict(preset="smoke", threads=1),
+    **dict(vocab_size=50, seq_len=8, batch_size=16, train_size=128, oracle_emb_dim=8, oracle_hidden_dim=8),
+    **dict(g_emb_dim=8, g_hidden_dim=8, pretrain_g_epochs=10),
+    **dict(d_emb_dim=8, d_filters="1x8,2x8,4x8", pretrain_d_epochs=3, total_epochs=5, rollout_num=4),
+    **dict(eval_every=2, eval_samples=200, final_eval_samples=500, sample_every=5),
+)
+
+_run = partial(Flag, group="the run", compared=False, resumable=True)
+RUN_FLAGS = (
+    _run(
+        name="preset",
+        type=PRESETS,
+        default="default",
+        resumable=False,
+        start_from=StartFrom.FIXED,
+        help="the settings to start from; every other flag overrides one of them. smoke: paper's schedule at tiny sizes, which "
+        "shows in seconds that everything works, and nothing else",
+    ),
+    _run(
+        name="seed",
+        type=whole(0, LARGEST_SEED),
+        default=1,
+        resumable=False,
+        start_from=StartFrom.FIXED,
+        help="seed of every random stream",
+    ),
+    _run(name="device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
+    _run(name="threads", type=whole(0, MAX_THREADS), default=0, help="CPU threads; 0 leaves the choice to torch"),
+    _run(name="cuda_graphs", type=boolean, default=True, help="on CUDA, record the operations of fixed shapes and replay them"),
+    _run(
+        name="profile",
+        type=boolean,
+        default=False,
+        help="record one of the first epochs of each phase: traces for Perfetto in LOG_DIR/profile",
+    ),
+    _run(name="is_train", type=boolean, default=True, help="train; False evaluates the run's checkpoint instead"),
+    _run(name="resume", type=boolean, default=False, help="go on with the run in --log_dir (or --run_name), with its settings"),
+    _run(
+        name="start_from",
+        type=str,
+        default=None,
+        resumable=False,
+        compared=True,
+        help="begin a new run where the pre-training of another one (folder or checkpoint) ended, with its seed, preset, data, G "
+        "and D",
+    ),
+    _run(name="overwrite", type=boolean, default=False, resumable=False, help="replace a run that is in the log folders"),
+)
+
+_data = partial(Flag, group="data", start_from=StartFrom.FIXED)
+DATA_FLAGS = (
+    _data(
+        name="dataset",
+        type=tuple(SOURCES),
+        default="LSTM",
+        help="where the tokens come from: the oracle LSTM, or MIDI files (Nottingham)",
+    ),
+    _data(name="vocab_size", type=whole(1), default=5000, help="V, number of tokens (Nottingham: 89)"),
+    _data(name="seq_len", type=whole(1), default=20, help="T, tokens in a sequence (Nottingham: 32)"),
+    _data(name="batch_size", type=whole(1), default=32, help="B, sequences in a batch, of G and of D"),
+    _data(
+        name="train_size",
+        type=whole(0),
+        default=0,
+        help="training sequences, fixed; 0 draws each batch fresh and makes a batch an epoch",
+    ),
+    _data(
+        name="shuffle",
+        type=boolean,
+        default=True,
+        before=True,
+        help="a new order for each pass over the training set; False: G's batches keep their order, D's keep it within a d-step",
+    ),
+    *(flag for source in SOURCES.values() for flag in source.flags),
+)
+
+_generator = partial(Flag, group="generator G", start_from=StartFrom.FIXED)
+GENERATOR_FLAGS = (
+    _generator(name="g_emb_dim", type=whole(1), default=32, help="E, G's embedding size"),
+    _generator(name="g_hidden_dim", type=whole(1), default=50, help="H, G's hidden units"),
+    _generator(
+        name="g_init",
+        type=("glorot", "normal"),
+        default="glorot",
+        help="G's weights: Glorot uniform LSTM, or all N(0, 0.1²)",
+    ),
+    _generator(name="g_lr", type=real(0, low_open=True), default=0.01, help="Adam's learning rate, in both phases of G"),
+    _generator(name="grad_clip", type=real(0, low_open=True), default=5.0, help="largest gradient norm of G"),
+    _generator(
+        name="pretrain_g_epochs",
+        type=whole(0),
+        default=1000,
+        resumable=True,
+        help="epochs of maximum likelihood (a batch or a pass each: --train_size)",
+    ),
+    _generator(
+        name="scheduled_sampling",
+        type=real(0, 1),
+        default=0.0,
+        help="how much ω falls an epoch of scheduled sampling (the paper: 0.002); 0: MLE",
+    ),
+)
+
+_discriminator = partial(Flag, group="discriminator D", start_from=StartFrom.INHERITED)
+DISCRIMINATOR_FLAGS = (
+    _discriminator(name="d_emb_dim", type=whole(1), default=32, start_from=StartFrom.FIXED_WITH_D, help="D's embedding size"),
+    _discriminator(
+        name="d_filters",
+        type=filter_list,
+        default=FILTERS,
+        start_from=StartFrom.FIXED_WITH_D,
+        help="convolutions, WIDTHxNUMBER,... (paper, T = 32: 16, 24, 32 instead of 15, 20)",
+    ),
+    _discriminator(
+        name="d_keep_prob",
+        type=real(0, 1, low_open=True),
+        default=0.75,
+        help="share of D's features that dropout keeps in training",
+    ),
+    _discriminator(name="d_l2", type=real(0), default=0.0, help="weight of (‖W‖² + ‖b‖²)/2 of D's output layer"),
+    _discriminator(name="d_lr", type=real(0, low_open=True), default=1e-4, help="Adam's learning rate for D"),
+    _discriminator(
+        name="d_precision",
+        type=("float32", "tf32", "bf16"),
+        default="float32",
+        before="float32",
+        resumable=True,
+        help="what the products of D's training round their factors to: tf32 needs CUDA; rewards are always computed in float32",
+    ),
+    _discriminator(
+        name="pretrain_d_epochs",
+        type=whole(0),
+        default=50,
+        resumable=True,
+        help="d-steps before the adversarial phase, each with fresh negatives and k passes",
+    ),
+    _discriminator(
+        name="d_epochs",
+        type=whole(1),
+        default=3,
+        help="k, passes over the negatives of a d-step (batches, where data are drawn fresh)",
+    ),
+)
+
+_adversarial = partial(Flag, group="adversarial training (Algorithm 1)")
+ADVERSARIAL_FLAGS = (
+    _adversarial(
+        name="total_epochs",
+        type=whole(0),
+        default=1000,
+        resumable=True,
+        help="adversarial epochs, after the pre-training",
+    ),
+    _adversarial(name="g_steps", type=whole(1), default=1, help="g-steps an epoch, each one policy-gradient update"),
+    _adversarial(name="d_steps", type=whole(0), default=5, help="d-steps an epoch, each with fresh negatives and k passes"),
+    _adversarial(
+        name="reward",
+        type=("discriminator", "bleu", "constant", "random"),
+        default="discriminator",
+        help="bleu is PG-BLEU; constant and random are controls",
+    ),
+    _adversarial(
+        name="reward_constant",
+        type=real(0, 1e6, low_open=True),
+        default=0.5,
+        requires=("reward", "constant"),
+        help="the reward of --reward constant",
+    ),
+    _adversarial(name="rollout_num", type=whole(1), default=16, help="N, roll-outs of each prefix (Eq. 4)"),
+    _adversarial(
+        name="rollout_update_rate",
+        type=real(0, 1),
+        default=0.0,
+        help="weight that the roll-out policy β keeps each epoch; 0: β ← θ",
+    ),
+    _adversarial(name="policy_loss", type=("mean", "sum"), default="mean", help="the policy loss over the B·T tokens (Eq. 8)"),
+)
+
+_evaluation = partial(Flag, group="evaluation and output", resumable=True)
+EVALUATION_FLAGS = (
+    _evaluation(name="evaluate", type=boolean, default=True, compared=False, help="evaluate while training"),
+    _evaluation(name="eval_every", type=whole(1), default=10, help="epochs of G from one evaluation to the next"),
+    _evaluation(
+        name="eval_samples",
+        type=whole(1),
+        default=1000,
+        resumable=False,
+        help="sequences generated, and sequences held out, for an evaluation",
+    ),
+    _evaluation(name="final_eval_samples", type=whole(1), default=10_000, help="the same for the evaluation at the end"),
+    _evaluation(name="save_every", type=whole(1), default=100, compared=False, help="epochs from one checkpoint to the next"),
+    _evaluation(
+        name="sample_every",
+        type=whole(1),
+        default=100,
+        compared=False,
+        help="epochs of G from one set of songs to the next (Nottingham)",
+    ),
+    _evaluation(
+        name="log_generation",
+        type=boolean,
+        default=False,
+        compared=False,
+        help="log generated sequences as images, a pixel a token",
+    ),
+    _evaluation(
+        name="run_name",
+        type=str,
+        default=None,
+        compared=False,
+        help="name of the default log folders (default: data set, preset, seed and time)",
+    ),
+    _evaluation(name="log_dir", type=str, default=None, compared=False, help="the run's folder (default: logs/train/RUN_NAME)"),
+    _evaluation(
+        name="eval_log_dir",
+        type=str,
+        default=None,
+        compared=False,
+        help="TensorBoard folder of the evaluations (default: logs/eval/RUN_NAME)",
+    ),
+)
+FLAGS = RUN_FLAGS + DATA_FLAGS + GENERATOR_FLAGS + DISCRIMINATOR_FLAGS + ADVERSARIAL_FLAGS + EVALUATION_FLAGS
+BY_NAME = {flag.name: flag for flag in FLAGS}
+# The values of settings in checkpoints and folders of runs that were written before the flag existed.
+BEFORE = {flag.name: flag.before for flag in FLAGS if flag.before is not None}
+
+
+def preset_settings(preset: str) -> dict[str, Any]:
+    """Every setting of a preset."""
+    changes = {"default": {}, "paper": PAPER, "smoke": PAPER | SMOKE}[preset]
+    values = {**{flag.name: flag.default for flag in FLAGS}, **changes}
+    return {**values, "d_filters": filter_list(values["d_filters"])}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line; flags that are not given are absent from its result, so that presets and checkpoints can fill them."""
+    parser = Parser(
+        description="SeqGAN: pre-train an LSTM generator and a CNN discriminator, then train them adversarially.",
+        epilog="Defaults are those of --preset default; [paper: ..., smoke: ...] are the values of --preset paper where it differs "
+        "from default, and of --preset smoke where it differs from paper.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    groups: dict[str, Any] = {}
+    for flag in FLAGS:
+        if flag.group not in groups:
+            groups[flag.group] = parser.add_argument_group(flag.group)
+        other = [f"{name}: {block[flag.name]}" for name, block in (("paper", PAPER), ("smoke", SMOKE)) if flag.name in block]
+        flag.add_to(groups[flag.group], f" [{', '.join(other)}]" if other and flag.name != "preset" else "")
+    return parser

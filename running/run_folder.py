@@ -1,0 +1,113 @@
+"""A run's folders: which files are whose, and who may write them. Does not load torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # only POSIX systems have it
+    fcntl = None
+
+CONFIG, FINAL, LAST = "config.json", "final.json", "last.pt"
+METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
+RUN_FILES = (CONFIG, LAST, f".{LAST}.partial", FINAL, METRICS, TRAINING)
+SAMPLES = "samples"  # folder of the samples that are kept during training
+SAMPLE_FILES = f"{SAMPLES}/epoch_*/song_*.mid"
+EVENTS = "events.out.tfevents.*"
+
+Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in bytes
+
+
+def run_files(log_dir: Path, eval_log_dir: Path) -> list[Path]:
+    """The files of a run that are in these folders already."""
+    found = [log_dir / name for name in RUN_FILES if (log_dir / name).exists()]
+    found += sorted(log_dir.glob(SAMPLE_FILES))
+    for folder in dict.fromkeys((log_dir, eval_log_dir)):
+        found += sorted(folder.glob(EVENTS))
+    return found
+
+
+def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
+    """Make the folders of a new run and check that they can be written.
+
+    Raises:
+        UserError: a folder holds a run and `overwrite` is false.
+        OSError: a folder can't be made or written.
+    """
+    found = run_files(log_dir, eval_log_dir)
+    if found and not overwrite:
+        ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
+        raise UserError(f"{found[0].parent} already holds a run: {ways}")
+    must_be_writable(log_dir, eval_log_dir)
+
+
+def must_be_writable(*folders: Path) -> None:
+    """Make folders and check that they can be written: TensorBoard's writer fails later, with a traceback. Raises OSError."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process can train the run in this folder. The system releases the lock when the process ends.
+
+    Raises:
+        UserError: another process is training it.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{folder}: another process is at work on this run") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_run(log_dir: Path, eval_log_dir: Path) -> None:
+    """Remove the files of an earlier run, once the new one can begin."""
+    for path in run_files(log_dir, eval_log_dir):
+        path.unlink()
+
+
+def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> None:
+    """Truncate the log files to the lengths in `marks`, and remove event files that were begun later.
+
+    Args:
+        log_dir, eval_log_dir: the run's folders.
+        marks: the lengths of the log files when the checkpoint was written.
+        moved: the folder was moved or copied, so that event files which the run does not know may be another run's.
+
+    Raises:
+        UserError: a folder holds the events of another run; nothing is changed then.
+    """
+    folders = {"log": log_dir, "eval": eval_log_dir}
+    for key, folder in folders.items():
+        present = {path.name for path in folder.glob(EVENTS)}
+        if present and (not present & marks[key].keys() or (moved and present - marks[key].keys())):
+            raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
+    for key, folder in folders.items():
+        lines = [folder / METRICS, folder / TRAINING] if key == "log" else []
+        for path in [*folder.glob(EVENTS), *lines]:
+            length = marks[key].get(path.name, 0)
+            if not path.exists() or path.stat().st_size <= length:
+                continue
+            if length:
+                os.truncate(path, length)
+            else:
+                path.unlink()

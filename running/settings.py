@@ -1,0 +1,233 @@
+"""From the flags that were given to all settings of a run: one function for each way to launch the program.
+
+A new run takes what is not given from its preset; one that starts from another inherits data, G and D; one that is resumed or
+evaluated takes everything from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_loader import data_set_class
+from data_sources import SOURCES, fixed_settings
+from rewards import trains_discriminator
+from running.checkpoint import find_checkpoint, load_run
+from running.flags import BY_NAME, FLAGS, PAPER_FILTERS_32, filter_list, preset_settings
+from running.memory import needed_bytes
+from running.run_folder import LAST
+from support.command_line import StartFrom
+from support.errors import UserError
+
+LARGEST_MEMORY = 2**50  # bytes: more than any machine has; torch's own error fails past 2**63
+
+Settings = dict[str, Any]
+
+
+class Launch(NamedTuple):
+    """What a command line asks for.
+
+    Attributes:
+        args: all settings.
+        checkpoint: of the run that goes on or is evaluated; None for a new run.
+        source: the checkpoint that a new run starts from, or None.
+        content: what the data set has read from files to complete the settings.
+    """
+
+    args: argparse.Namespace
+    checkpoint: dict[str, Any] | None = None
+    source: dict[str, Any] | None = None
+    content: Any = None
+
+
+def resolve(given: Settings) -> Launch:
+    """All settings, from the flags that were given.
+
+    Raises:
+        UserError: flags that do not go together, or a file that is missing, broken or of other sizes.
+    """
+    if not given.get("is_train", True):
+        launch = evaluated(given)
+    elif given.get("resume"):
+        launch = resumed(given)
+    elif given.get("start_from") is not None:
+        launch = started_from(given)
+    else:
+        launch = new_run(given)
+    check(launch.args, launch.checkpoint)
+    return launch
+
+
+def new_run(given: Settings) -> Launch:
+    """A run from the beginning: flags, then what files decide, then the preset."""
+    settings = _with_preset(given)
+    _check_requirements(settings, given)
+    files = data_set_class(settings["dataset"]).read_files(settings, given)
+    return Launch(_with_folders({**settings, **files.settings}), content=files.content)
+
+
+def started_from(given: Settings) -> Launch:
+    """A run that begins where the pre-training of another one ended."""
+    path = find_checkpoint(Path(given["start_from"]))
+    source = load_run(path)
+    settings = _with_preset({**inherited(given, source), **given})
+    _check_requirements(settings, given)
+    args = _with_folders(settings)
+    folders = {Path(folder).resolve() for folder in (args.log_dir, args.eval_log_dir)}
+    others = {path.resolve().parent, *map(Path, source["folders"].values())}
+    if any(folder.exists() for folder in folders & others):  # a folder that was moved away since is free again
+        raise UserError(f"--start_from {given['start_from']}: the new run would replace that one; name another folder")
+    return Launch(args, source=source)
+
+
+def resumed(given: Settings) -> Launch:
+    """A run that goes on: its own settings, but for those that a resumed run may change."""
+    log_dir, checkpoint = _existing_run(given, "resume")
+    settings = _saved_settings(given, checkpoint, log_dir)
+    where = checkpoint["folders"]["log"]
+    if "eval_log_dir" not in given and where != str(Path(log_dir).resolve()):
+        raise UserError(f"{log_dir} was copied or moved from {where}: say --eval_log_dir, where its evaluations go")
+    _check_requirements(settings, {name: value for name, value in given.items() if BY_NAME[name].resumable})
+    return Launch(_with_folders({**settings, "resume": True, "is_train": True, "overwrite": False}), checkpoint)
+
+
+def evaluated(given: Settings) -> Launch:
+    """A run whose checkpoint is evaluated."""
+    if given.get("start_from") is not None and not given.get("resume"):
+        raise UserError("--start_from begins a training, --is_train False evaluates one: choose one of them")
+    log_dir, checkpoint = _existing_run(given, "evaluate")
+    settings = _saved_settings(given, checkpoint, log_dir)
+    once = {"evaluate": given.get("evaluate", True), "resume": given.get("resume", False), "is_train": False, "overwrite": False}
+    return Launch(_with_folders({**settings, **once}), checkpoint)
+
+
+def inherited(given: Settings, source: dict[str, Any]) -> Settings:
+    """What a run that starts from another's checkpoint takes over from it.
+
+    Raises:
+        UserError: a flag contradicts the source, or the source has adversarial epochs behind it.
+    """
+    path, saved, done = given["start_from"], source["args"], source["state"]["counts"]["epochs_done"]
+    if done["adversarial"]:
+        raise UserError(f"--start_from {path}: that run has made {done['adversarial']} adversarial epochs already")
+    kinds = {StartFrom.FIXED, StartFrom.FIXED_WITH_D} if done["pretrain_d"] else {StartFrom.FIXED}
+    for name in sorted(flag.name for flag in FLAGS if flag.start_from in kinds and flag.name in given):
+        if given[name] != saved.get(name):
+            raise UserError(f"--{name} {given[name]} does not fit --start_from {path}, which has {saved.get(name)}")
+    names = [flag.name for flag in FLAGS if flag.start_from is not StartFrom.OWN]
+    return {name: saved[name] for name in names if name in saved}
+
+
+def _with_preset(given: Settings) -> Settings:
+    dataset = given.get("dataset", "LSTM")
+    preset = preset_settings(given.get("preset", "default"))
+    settings = {**preset, **SOURCES[dataset].settings, **fixed_settings(dataset), **given}
+    if settings["preset"] == "paper" and settings["seq_len"] == 32 and "d_filters" not in given:
+        settings["d_filters"] = filter_list(PAPER_FILTERS_32)
+    return settings
+
+
+def _with_folders(settings: Settings) -> argparse.Namespace:
+    log_dir, eval_log_dir = log_folders(settings)
+    return argparse.Namespace(**{**settings, "log_dir": log_dir, "eval_log_dir": eval_log_dir})
+
+
+def log_folders(settings: Settings) -> tuple[str, str]:
+    """The training and evaluation folders that the settings mean; raises UserError for a name that is no folder's."""
+    name = settings["run_name"]
+    if name is not None and (not name.strip() or name in (".", "..") or "/" in name):
+        raise UserError(f"--run_name {name!r} is no name for a folder")
+    if "" in (settings["log_dir"], settings["eval_log_dir"]):
+        raise UserError("--log_dir and --eval_log_dir can't be empty")
+    if name is None and settings["log_dir"] is not None:
+        name = Path(settings["log_dir"]).resolve().name
+    if name is None:
+        name = f"{settings['dataset']}-{settings['preset']}-seed{settings['seed']}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return settings["log_dir"] or f"logs/train/{name}", settings["eval_log_dir"] or f"logs/eval/{name}"
+
+
+def _existing_run(given: Settings, verb: str) -> tuple[str, dict[str, Any]]:
+    """The folder of the run that is meant, and its checkpoint."""
+    if given.get("overwrite"):
+        raise UserError("--overwrite starts a run anew, --resume and --is_train False go on from one: choose one of them")
+    if given.get("log_dir") is None and given.get("run_name") is None:
+        raise UserError("which run? --resume and --is_train False need --log_dir or --run_name")
+    log_dir, _ = log_folders({**preset_settings("default"), **given})
+    path = Path(log_dir) / LAST
+    if not path.is_file():
+        raise UserError(f"nothing to {verb}: no {LAST} in {log_dir}")
+    return log_dir, load_run(path)
+
+
+def _saved_settings(given: Settings, checkpoint: dict[str, Any], log_dir: str) -> Settings:
+    """A run's own settings, changed as the flags say; flags that came after the run have their default."""
+    saved = checkpoint["args"]
+    for name, value in given.items():
+        if not BY_NAME[name].resumable and value != saved.get(name):
+            raise UserError(f"--{name} {value} does not fit the run in {log_dir}, which has {saved.get(name)}")
+    later = preset_settings(given.get("preset", "default"))
+    folders = {"log_dir": log_dir, "eval_log_dir": given.get("eval_log_dir", checkpoint["folders"]["eval"])}
+    return {**later, **saved, **given, **folders, "preset": saved["preset"]}
+
+
+def _check_requirements(settings: Settings, given: Settings) -> None:
+    """Refuse flags that have no effect with these settings."""
+    for name in given:
+        if given[name] is not None and (requires := BY_NAME[name].requires) is not None:
+            other, value = requires
+            if settings[other] != value:
+                raise UserError(f"--{name} goes with --{other} {value}, but --{other} is {settings[other]}")
+
+
+def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
+    """Refuse combinations that can't work, before anything is written; raises UserError."""
+    _check_folders(args)
+    _check_sizes(args)
+    for name, (value, reason) in SOURCES[args.dataset].fixed.items():
+        if getattr(args, name) != value:
+            raise UserError(f"--{name} {getattr(args, name)}: {reason}")
+    if not args.is_train and not args.evaluate:
+        raise UserError("--is_train False --evaluate False leaves nothing to do")
+    if trains_discriminator(args) and not args.d_steps and not args.pretrain_d_epochs:
+        raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
+    if checkpoint is not None and args.is_train:
+        _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"])
+
+
+def _check_folders(args: argparse.Namespace) -> None:
+    for name in ("log_dir", "eval_log_dir"):
+        folder = Path(getattr(args, name))
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"--{name} {folder} is no folder")
+        try:
+            str(folder).encode()  # as the checkpoint will keep it
+        except UnicodeEncodeError:
+            raise UserError(f"--{name} {str(folder)!r} is not UTF-8 text") from None
+    if args.save_oracle is not None and not Path(args.save_oracle).absolute().parent.is_dir():
+        raise UserError(f"--save_oracle {args.save_oracle}: there is no folder {Path(args.save_oracle).parent}")
+
+
+def _check_sizes(args: argparse.Namespace) -> None:
+    widest = max(width for width, _ in args.d_filters)
+    if widest > args.seq_len:
+        raise UserError(f"--d_filters: a filter of width {widest} does not fit sequences of --seq_len {args.seq_len}")
+    if (needed := sum(needed_bytes(args, 1).values())) > LARGEST_MEMORY:
+        raise UserError(f"out of memory: these sizes need about {needed / 2**40:.0f} TiB")
+    if 0 < args.train_size < args.batch_size:
+        raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
+
+
+def _check_epochs(args: argparse.Namespace, done: dict[str, int]) -> None:
+    """Refuse to resume with fewer epochs than a phase has, or with more of a phase that later ones have followed."""
+    for phase, later, flag in (
+        ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
+        ("pretrain_d", done["adversarial"], "pretrain_d_epochs"),
+        ("adversarial", 0, "total_epochs"),
+    ):
+        if done[phase] > getattr(args, flag):
+            raise UserError(f"--{flag} {getattr(args, flag)}: this run has made {done[phase]} epochs of that phase already")
+        wanted = getattr(args, flag) if phase == "pretrain_g" or trains_discriminator(args) else 0
+        if later and done[phase] < wanted:
+            raise UserError(f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs")

@@ -1,0 +1,116 @@
+"""Declaring flags: their types, and a parser that reports errors in one line. Loads neither torch nor anything of the project."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+LARGEST = 2**31 - 1  # of sizes and counts
+LARGEST_SEED = 2**63 - 1
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that reports an error in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line on stderr and exit with status 2."""
+        print(f"error: {message} (see --help)", file=sys.stderr)
+        sys.exit(2)
+
+
+def whole(minimum: int, maximum: int = LARGEST) -> Callable[[str], int]:
+    """An argparse type: a whole number from `minimum` to `maximum`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"must be at least {minimum}, not {value}")
+        if value > maximum:
+            raise argparse.ArgumentTypeError(f"must be at most {maximum}, not {text if len(text) < 30 else f'{text[:20]}...'}")
+        return value
+
+    return parse
+
+
+def real(low: float, high: float = math.inf, low_open: bool = False) -> Callable[[str], float]:
+    """An argparse type: a finite number from low to high; `low_open` excludes low itself."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not math.isfinite(value) or not low <= value <= high or (low_open and value == low):
+            bounds = f"above {low:g}" if low_open else f"at least {low:g}"
+            raise argparse.ArgumentTypeError(f"must be {bounds}{f' and at most {high:g}' if high < math.inf else ''}, not {text}")
+        return value
+
+    return parse
+
+
+def boolean(text: str) -> bool:
+    """An argparse type: True or False as words or as 1 and 0."""
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+
+
+class StartFrom(enum.Enum):
+    """What --start_from does with a setting of the other run."""
+
+    OWN = "not taken over"
+    INHERITED = "taken over, unless the flag is given"
+    FIXED = "taken over; another value is refused"
+    FIXED_WITH_D = "FIXED where the other run has trained D, else INHERITED"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One setting of a run: everything there is to say of it, but for the presets that change it.
+
+    Attributes:
+        name: without the dashes.
+        group: its heading in --help.
+        type: parses its value; a tuple lists the choices.
+        default: its value in --preset default.
+        help: one sentence.
+        before: the value that runs had before the flag existed; None: the default.
+        resumable: whether a resumed run may change it.
+        compared: whether runs that differ in it are different experiments.
+        start_from: what --start_from does with it.
+        requires: (flag, value) without which it has no effect, and is refused where it is given.
+    """
+
+    name: str
+    group: str
+    type: Callable[[str], Any] | tuple[str, ...]
+    default: Any
+    help: str
+    before: Any = None
+    resumable: bool = False
+    compared: bool = True
+    start_from: StartFrom = StartFrom.OWN
+    requires: tuple[str, str] | None = None
+
+    def add_to(self, group: Any, presets: str) -> None:
+        """Add it to an argparse group; `presets` is appended to its help."""
+        text = self.help.replace("%", "%%")
+        if self.default is not None:
+            text += f" (default: {self.default})"
+        text += presets
+        if isinstance(self.type, tuple):
+            group.add_argument(f"--{self.name}", choices=self.type, help=text)
+        elif self.type is boolean:
+            group.add_argument(f"--{self.name}", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
+        else:
+            group.add_argument(f"--{self.name}", type=self.type, metavar=self.name.upper(), help=text)

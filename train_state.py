@@ -1,0 +1,135 @@
+"""What training changes: θ, β and φ, their optimisers, the random streams and the counts."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from discriminator import Discriminator
+from fast.cuda_graphs import PLAIN_RUNNER, Runner, make_runner
+from generator import GENERATOR_INIT, Generator, sample_with_runner
+from support.random_streams import stream
+from support.threads import on_cpu
+
+PHASES = ("pretrain_g", "pretrain_d", "adversarial")
+STREAMS = ("policy samples", "rollouts", "negatives", "shuffle", "dropout", "scheduled sampling", "random reward")
+LATER_STREAMS = STREAMS[5:]  # absent from the checkpoints of early versions, which never drew from them
+
+
+@dataclass
+class TrainState:
+    """Everything that training changes, and nothing else.
+
+    Attributes:
+        generator: G_θ.
+        policy: the roll-out policy G_β.
+        discriminator: D_φ.
+        optimizers: "mle" and "policy" for G (as in the original, each phase has its own), "discriminator" for D.
+        streams: the random streams that training draws from, by purpose.
+        epochs_done: finished epochs of each phase.
+        updates: optimiser steps on G in each phase.
+        clipped: how many of them had their gradient clipped.
+        seconds: training time, over all interruptions.
+        runner: calls the functions of fixed shapes; it is not saved.
+    """
+
+    generator: Generator
+    policy: Generator
+    discriminator: Discriminator
+    optimizers: dict[str, torch.optim.Optimizer]
+    streams: dict[str, torch.Generator]
+    epochs_done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    updates: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    clipped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
+    seconds: float = 0.0
+    runner: Runner = PLAIN_RUNNER
+
+    @property
+    def g_epochs(self) -> int:
+        """Epochs of G, pre-training and adversarial: the axis of the evaluation curves, `step` in the logs."""
+        return self.epochs_done["pretrain_g"] + self.epochs_done["adversarial"]
+
+    def sample(self, num: int, seq_len: int, stream_name: str) -> Tensor:
+        """Sequences of G drawn from one of the training's random streams, (num, seq_len)."""
+        return sample_with_runner(self.generator, num, seq_len, self.streams[stream_name], self.runner, "samples of G")
+
+    def count_updates(self, phase: str, norms: Sequence[Tensor], grad_clip: float) -> dict[str, float]:
+        """Count updates of G by their gradient norms before clipping.
+
+        Returns:
+            The mean norm, and the share of the phase's updates so far that were clipped.
+        """
+        norm = torch.stack(list(norms))
+        self.updates[phase] += len(norms)
+        self.clipped[phase] += int((norm > grad_clip).sum())
+        return {"grad_norm": norm.mean().item(), "clipped_share": self.clipped[phase] / self.updates[phase]}
+
+    def _modules(self) -> dict[str, Any]:
+        models = {"generator": self.generator, "policy": self.policy, "discriminator": self.discriminator}
+        return {**models, **{f"optimizer_{name}": optimizer for name, optimizer in self.optimizers.items()}}
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        return {"epochs_done": self.epochs_done, "clipped": self.clipped, "steps": self.updates}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it as tensors and numbers."""
+        return {
+            **{name: module.state_dict() for name, module in self._modules().items()},
+            "streams": {name: rng.get_state() for name, rng in self.streams.items()},
+            "counts": self._counts(),
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take over a saved state; raises RuntimeError, KeyError or ValueError where it does not fit."""
+        for name, module in self._modules().items():
+            module.load_state_dict(saved[name])
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:  # as this device needs it, whatever the saving device needed
+                group["capturable"] = self.generator.device.type == "cuda"
+        self.runner.forget()  # the optimisers have new tensors
+        for name, rng in self.streams.items():
+            if name in saved["streams"] or name not in LATER_STREAMS:
+                rng.set_state(saved["streams"][name])
+        for name, counts in self._counts().items():
+            counts.update(saved["counts"][name])
+        self.seconds = saved["seconds"]
+
+
+def make_generator(args: argparse.Namespace) -> Generator:
+    """A generator of the run's sizes, its weights drawn from the run's seed, on the CPU."""
+    generator = Generator(args.vocab_size, args.g_emb_dim, args.g_hidden_dim)
+    return generator.initialise(stream(args.seed, "generator weights"), **GENERATOR_INIT[args.g_init])
+
+
+def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
+    """Line 1 of Algorithm 1: a new run's state, all weights drawn from the seed."""
+    streams = {name: stream(args.seed, name) for name in STREAMS}
+    generator = make_generator(args).to(device)
+    # A GPU draws its own dropout masks: drawing them on the CPU and copying them takes longer than the update.
+    masks = streams["dropout"] if on_cpu(device) else torch.Generator(device)
+    discriminator = Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters, args.d_keep_prob, masks)
+    discriminator.initialise(stream(args.seed, "discriminator weights")).to(device)
+
+    def adam(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        return torch.optim.Adam(trained, lr=learning_rate, fused=True, capturable=device.type == "cuda")
+
+    return TrainState(
+        generator=generator,
+        policy=copy.deepcopy(generator).requires_grad_(False),
+        discriminator=discriminator,
+        optimizers={
+            "mle": adam(generator, args.g_lr),
+            "policy": adam(generator, args.g_lr),
+            "discriminator": adam(discriminator, args.d_lr),
+        },
+        streams=streams,
+        runner=make_runner(device, args.cuda_graphs, [masks]),
+    )
