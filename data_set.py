@@ -1,5 +1,7 @@
-"""The one interface of token sources. A data set gives training batches, real sequences for D, held-out sequences, what to measure
-on generated ones, and how tokens are shown, written and read. Nothing else in the program knows which data set it works on.
+"""The one interface of token sources; nothing else in the program knows which data set it works on.
+
+A data set gives training batches, real sequences for D, held-out sequences, what to measure on generated ones, and the form in
+which tokens are shown, written and read.
 
 Every sequence is int64 tokens (B, T). Training and held-out sequences never mix.
 """

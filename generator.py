@@ -64,7 +64,9 @@ class Generator(nn.Module):
 
         Args:
             rng: a CPU random stream.
-            embedding_std, output_std, output_bias_std: standard deviations of N(0, σ²); 0 gives zeros.
+            embedding_std: standard deviation of N(0, σ²) for the embedding; 0 gives zeros.
+            output_std: the same for the output weights.
+            output_bias_std: the same for the output bias.
             lstm_std: the same for the LSTM's weights and biases; None means Glorot uniform weights, zero biases and 1 added to
                 the forget gate's bias (TensorFlow's BasicLSTMCell).
 

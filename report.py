@@ -199,7 +199,7 @@ def markdown(summaries: list[Record], tests: list[Record], remarks: list[str], f
 
 
 def import_pyplot() -> Any:
-    """matplotlib's pyplot, which writes to files only; raises UserError where it is not installed."""
+    """Matplotlib's pyplot, which writes to files only; raises UserError where it is not installed."""
     try:
         import matplotlib
 

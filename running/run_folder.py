@@ -89,7 +89,8 @@ def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> No
     """Truncate the log files to the lengths in `marks`, and remove event files that were begun later.
 
     Args:
-        log_dir, eval_log_dir: the run's folders.
+        log_dir: the run's folder.
+        eval_log_dir: the folder of its evaluation events.
         marks: the lengths of the log files when the checkpoint was written.
         moved: the folder was moved or copied, so that event files which the run does not know may be another run's.
 
