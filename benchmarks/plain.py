@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from discriminator import REAL, Discriminator
 from generator import Generator
 
-__all__ = ["ConvDiscriminator", "discriminator_step", "mle_step", "plain_action_values", "plain_sample"]
+__all__ = ["ConvDiscriminator", "discriminator_update", "mle_update", "plain_action_values", "plain_sample"]
 
 
 class ConvDiscriminator(nn.Module):
@@ -54,7 +54,7 @@ class ConvDiscriminator(nn.Module):
         return self.eval()(tokens).softmax(dim=1)[:, REAL]
 
 
-def discriminator_step(model: ConvDiscriminator, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> None:
+def discriminator_update(model: ConvDiscriminator, optimizer: torch.optim.Optimizer, tokens: Tensor, labels: Tensor) -> None:
     """One update of D."""
     model.train()
     optimizer.zero_grad()
@@ -62,7 +62,7 @@ def discriminator_step(model: ConvDiscriminator, optimizer: torch.optim.Optimize
     optimizer.step()
 
 
-def mle_step(model: Generator, optimizer: torch.optim.Optimizer, tokens: Tensor, grad_clip: float) -> None:
+def mle_update(model: Generator, optimizer: torch.optim.Optimizer, tokens: Tensor, grad_clip: float) -> None:
     """One update of maximum likelihood, the logits of all tokens at once."""
     optimizer.zero_grad()
     logits = model.output(model.hidden(tokens))  # (B, T, V)

@@ -30,6 +30,7 @@ import plain
 import torch
 from torch import Tensor
 
+import updates
 from data_loader import make_data
 from fast.completion_scores import CompletionScorer, tables_are_faster
 from fast.completions import completions
@@ -44,7 +45,6 @@ from support.random_streams import stream
 from support.threads import run_all, set_up
 from train import adversarial_epoch
 from train_state import TrainState, make_state
-from updates import discriminator_update, mle_update
 
 PRESETS = ("default", "paper")
 SAMPLES = 10_000
@@ -143,22 +143,22 @@ def rewards(s: Setting) -> Part:
     )
 
 
-def d_step(s: Setting) -> Part:
+def d_update(s: Setting) -> Part:
     """One update of D: forward, backward (two products for each of the forward's), optimiser."""
     s.state.discriminator.train()
     return Part(
-        lambda: s.state.runner.run("discriminator", partial(discriminator_update, s.state, s.args), s.tokens, s.labels()),
-        lambda: plain.discriminator_step(s.conv, s.conv_adam, s.tokens, s.labels()),
+        lambda: s.state.runner.run("discriminator", partial(updates.discriminator_update, s.state, s.args), s.tokens, s.labels()),
+        lambda: plain.discriminator_update(s.conv, s.conv_adam, s.tokens, s.labels()),
         s.d_products(s.args.batch_size, 3),
     )
 
 
-def mle_step(s: Setting) -> Part:
+def mle_update(s: Setting) -> Part:
     """One update of maximum likelihood."""
     tokens, args = s.tokens, s.args
     return Part(
-        lambda: s.state.runner.run("maximum likelihood", partial(mle_update, s.state, args), tokens),
-        lambda: plain.mle_step(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip),
+        lambda: s.state.runner.run("maximum likelihood", partial(updates.mle_update, s.state, args), tokens),
+        lambda: plain.mle_update(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip),
         [(tokens.numel(), args.g_hidden_dim, args.vocab_size, 3)],
     )
 
@@ -186,18 +186,18 @@ def epoch(s: Setting) -> Part:
     def slow() -> object:
         tokens = plain.plain_sample(s.state.generator, args.batch_size, args.seq_len, s.device_rng)
         plain.plain_action_values(s.state.policy, s.conv.prob_real, tokens, args.rollout_num, s.device_rng)
-        plain.mle_step(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip)
+        plain.mle_update(s.plain_state.generator, s.plain_adam, tokens, args.grad_clip)
         for _ in range(args.d_steps):
             plain.plain_sample(s.state.generator, args.train_size or args.batch_size, args.seq_len, s.device_rng)
         for _ in range(d_batches):
-            plain.discriminator_step(s.conv, s.conv_adam, s.tokens, s.labels())
+            plain.discriminator_update(s.conv, s.conv_adam, s.tokens, s.labels())
 
-    products = [*rewards(s).products, *s.d_products(args.batch_size, 3 * d_batches), *mle_step(s).products]
+    products = [*rewards(s).products, *s.d_products(args.batch_size, 3 * d_batches), *mle_update(s).products]
     return Part(fast, slow, products)
 
 
 PARTS: dict[str, Callable[[Setting], Part]] = {
-    part.__name__: part for part in (rollouts, scoring, rewards, d_step, mle_step, sampling, epoch)
+    part.__name__: part for part in (rollouts, scoring, rewards, d_update, mle_update, sampling, epoch)
 }
 
 

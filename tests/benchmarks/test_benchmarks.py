@@ -24,10 +24,10 @@ def command(*flags):
 
 def test_a_part_is_timed_and_written_as_json(tmp_path):
     flags = ["--preset", "default", "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "out.json")]
-    result = command("benchmarks/run.py", "d_step", "mle_step", *flags)
+    result = command("benchmarks/run.py", "d_update", "mle_update", *flags)
     assert result.returncode == 0, result.stderr
     written = json.loads((tmp_path / "out.json").read_text())
-    assert [row["part"] for row in written["rows"]] == ["d_step", "mle_step"]
+    assert [row["part"] for row in written["rows"]] == ["d_update", "mle_update"]
     for row in written["rows"]:
         assert row["speedup"] == pytest.approx(row["plain_s"] / row["fast_s"])
         assert row["over_products"] == pytest.approx(row["fast_s"] / row["products_s"])
