@@ -24,6 +24,7 @@ from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
 from data_set import Media
+from data_sources import SOURCES
 from running.run_folder import EVENTS, METRICS, TRAINING, Marks, cut_back
 from support.errors import discard_output
 
@@ -120,12 +121,13 @@ class RunLog:
             self.eval_events.add_image(name, image, step, dataformats="HW")
 
     def hyper_parameters(self, settings: Mapping[str, object]) -> None:
-        """The run's settings, for TensorBoard's HPARAMS and TEXT pages."""
+        """The run's settings for TensorBoard's HPARAMS and TEXT pages, and the chart of its CUSTOM SCALARS page."""
         values = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
         for summary in hparams(values, {"nll": 0.0, "nll_test": 0.0}):  # only names the metrics: their values are the curves'
             self.eval_events.file_writer.add_summary(summary)
-        together = ["nll", "nll_test", "oracle/entropy"]
-        self.eval_events.add_custom_scalars({"NLL": {"NLL_oracle, NLL_test and the oracle's entropy": ["Multiline", together]}})
+        if SOURCES[settings["dataset"]].has_oracle:
+            together = [chart(name) for name in ("nll_oracle", "nll_test", "oracle_entropy")]
+            self.eval_events.add_custom_scalars({"NLL": {"NLL_oracle, NLL_test and the oracle's entropy": ["Multiline", together]}})
         table = "\n".join(["| flag | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())])
         self.train_events.add_text("settings", table, 0)
 
