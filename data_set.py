@@ -1,7 +1,10 @@
-"""The one interface of token sources; nothing else in the program knows which data set it works on.
+"""The interface of all data sets. The rest of the program uses only this, and never asks for a data set's name.
 
 A data set gives training batches, real sequences for D, held-out sequences, what to measure on generated ones, and the form in
 which tokens are shown, written and read.
+
+In the life of a run: `read_files` reads what decides settings; the constructor draws or reads the data; training asks for `batches`
+and `real`; each evaluation calls `measure`; `state_dict` goes into checkpoints. sample.py needs only `form_of`.
 
 Every sequence is int64 tokens (B, T). Training and held-out sequences never mix.
 """
@@ -102,8 +105,8 @@ class DataSet(abc.ABC):
         writes_samples: whether samples are worth keeping as files while the run is under way.
         train: the fixed training set or None.
         held_out: sequences that are never trained on, (R, T), on the run's device.
-        reference: the same measures of real data, which stand beside those of generated sequences.
-        runner: calls the drawing of fresh sequences by a model.
+        reference: the same measures of real data, logged for comparison.
+        runner: runs sampling from a model, directly or as a CUDA graph.
     """
 
     writes_samples = False
@@ -119,7 +122,7 @@ class DataSet(abc.ABC):
 
     @classmethod
     def read_files(cls, settings: Mapping[str, Any], given: Mapping[str, Any]) -> Files:
-        """Read what decides some of a new run's settings.
+        """Read the files that decide some of a new run's settings, such as its vocabulary size.
 
         Args:
             settings: all settings as far as they are known.
@@ -193,4 +196,4 @@ class DataSet(abc.ABC):
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run must not draw anew, as tensors, numbers and strings."""
+        """What a resumed run needs to go on with the same data, as tensors, numbers and strings."""

@@ -46,7 +46,7 @@ class Discriminator(nn.Module):
     ):
         super().__init__()
         numbers: dict[int, int] = {}
-        for width, number in filters:  # filters of one width are one product
+        for width, number in filters:  # all filters of one width share one matrix product
             numbers[width] = numbers.get(width, 0) + number
         total = sum(numbers.values())  # F
         self.keep_prob = keep_prob

@@ -20,7 +20,7 @@ from fast.decoder import Decoder, sample_tokens
 from support.device import to_device
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
-# Standard deviations of the generator's weights: "glorot" is the original command line's, "normal" the authors' code's.
+# Standard deviations of the generator's weights: "glorot" in the TensorFlow code that `default` follows, "normal" in the authors'.
 GENERATOR_INIT = {
     "glorot": dict(embedding_std=0.1, output_std=1.0, output_bias_std=0.0, lstm_std=None),
     "normal": dict(embedding_std=0.1, output_std=0.1, output_bias_std=0.1, lstm_std=0.1),
@@ -105,7 +105,7 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:
-        """−log G(y_t | y_1..t−1) of each given token, to measure and not to train on: (B, T) -> (B, T), in nats."""
+        """−log G(y_t | y_1..t−1) of each given token, without gradients, for evaluation: (B, T) -> (B, T), in nats."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
         return token_nll(hidden, self.output.weight, self.output.bias, tokens.flatten()).view(tokens.shape)
 
@@ -181,7 +181,7 @@ class Generator(nn.Module):
 
 
 def sample_with_runner(model: Generator, num: int, seq_len: int, rng: torch.Generator, runner: Runner, name: str) -> Tensor:
-    """What `model.sample(num, seq_len, rng)` gives, drawn through a runner under that name: (num, seq_len)."""
+    """What `model.sample(num, seq_len, rng)` gives, drawn by a runner, where `name` identifies the CUDA graph: (num, seq_len)."""
     return runner.run(name, model.sample_from, to_device(sampling_numbers(num, seq_len, rng), model.device))
 
 

@@ -1,4 +1,4 @@
-"""What the curves show: NLL both ways, divergences, and how well D tells held-out real sequences from generated ones.
+"""What the curves show: NLL_oracle and NLL_test, entropies, divergences, and D's accuracy and AUC on held-out sequences.
 
 Shapes: M sequences, T tokens each. NLLs are in nats per token.
 """
@@ -52,7 +52,8 @@ def divergences(nll: Likelihoods, seq_len: int) -> dict[str, float]:
     Returns:
         `entropy_g`, H(G); `kl_g_oracle`, KL(G‖oracle) = NLL_oracle − H(G); `kl_oracle_g`, KL(oracle‖G) = NLL_test − H(oracle),
         all in nats per token; `jsd`, the Jensen-Shannon divergence of the distributions of whole sequences, in nats: 0 for equal
-        ones, ln 2 = 0.693 where no sequence is likely under both. Long sequences come near ln 2 while tokens are still similar.
+        ones, ln 2 = 0.693 where no sequence is likely under both. For long sequences it is near
+        ln 2 even if the token distributions are similar.
     """
     # log of G/M and oracle/M, M = (G + oracle)/2: −log((1 + other/own)/2), the ratio as a difference of logs
     of_g = math.log(2) - torch.nn.functional.softplus(nll.g_of_g - nll.oracle_of_g)
@@ -100,7 +101,7 @@ def discriminator_scores(prob_real: Tensor, prob_generated: Tensor) -> dict[str,
 
 
 def held_out_scores(discriminator: Discriminator, real: Tensor, fresh: Tensor) -> dict[str, float]:
-    """D's accuracy and AUC on held-out real sequences against freshly generated ones, both (M, T): what its rewards are worth."""
+    """D's accuracy and AUC on held-out real sequences against freshly generated ones, both (M, T)."""
     scores = discriminator_scores(discriminator.prob_real(real), discriminator.prob_real(fresh))
     return {f"d_held_out_{name}": value for name, value in scores.items()}
 

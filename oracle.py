@@ -18,7 +18,7 @@ from support.authors_pickle import read_arrays
 from support.errors import UserError
 from support.files import write_atomically
 
-# Standard deviations of the oracle's weights. "glorot" is the original command line's, "normal" the authors' code's.
+# Standard deviations of the oracle's weights: "glorot" in the TensorFlow code that `default` follows, "normal" in the authors'.
 ORACLE_INIT = {
     "glorot": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=None),
     "normal": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=1.0),

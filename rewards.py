@@ -1,8 +1,8 @@
-"""Every reward: what gives each action of each sequence its number.
+"""The rewards: each gives every action y_t of every sequence a value (lines 9 to 11 of Algorithm 1).
 
-`REWARDS` is the one table of them. D's probability of "real" is SeqGAN. BLEU is PG-BLEU, a baseline of the paper's Table 1. A
-constant and a random reward carry no information: what a policy gains from them, any positive reward gives, and a discriminator
-has to do better.
+`REWARDS` is the table of them; --reward names one. D's probability of "real" is SeqGAN. BLEU is PG-BLEU, a baseline of the paper's
+Table 1. A constant and a random reward carry no information. They are controls: a gain that they reach too is no evidence for the
+discriminator.
 
 Shapes: B sequences, T tokens each, N roll-outs a prefix, M sequences that are scored.
 """

@@ -41,16 +41,16 @@ def action_values(
         tokens: sequences from the generator, (B, T).
         num_rollouts: N.
         rng: a CPU random stream.
-        completion_reward: a faster way to the same scores for the completions of one prefix, which knows the sequences
-            they began from. On a CPU several threads call it at once.
-        runner: runs the drawing.
+        completion_reward: computes the same scores faster for the completions of one prefix, from tables made of `tokens`.
+            On a CPU several threads call it at once.
+        runner: runs the roll-outs, directly or as a CUDA graph.
 
     Returns:
         (B, T), in the units of the reward. Column t − 1 belongs to y_t.
     """
     batch, seq_len = tokens.shape
     values = torch.empty(batch, seq_len, device=tokens.device)
-    values[:, -1] = reward(tokens)  # t = T
+    values[:, -1] = reward(tokens)  # t = T, Eq. 2
     if seq_len == 1:
         return values
     completed = completions(policy, tokens, num_rollouts, rng, runner)  # (T - 1, B, N, T)

@@ -61,7 +61,7 @@ def check_out(args: argparse.Namespace, form: TokenForm) -> None:
     if out.suffix not in form.suffixes and not folder:
         raise UserError(f"--out {out}: for this run the file's name must end in {', '.join(form.suffixes)}")
     if out.suffix in form.single and args.num not in (None, 1):
-        raise UserError(f"--out {out} holds one sequence: give --num {args.num} a folder")
+        raise UserError(f"--out {out} holds one sequence: for --num {args.num} give a folder")
     if (any(out.iterdir()) if folder and out.is_dir() else out.exists()) and not args.overwrite:
         raise UserError(f"{out} exists: choose another name, or --overwrite")
     if not out.parent.is_dir():

@@ -1,11 +1,12 @@
-"""Algorithm 1 of the paper, a function a phase. `# line` comments give its line numbers.
+"""Algorithm 1 of the paper, one function per phase. `# line` comments give its line numbers.
 
-A phase runs one epoch on the state and returns the numbers worth logging. One loop (running/trainer.py) counts, logs, evaluates
-and saves for all phases, so that resuming only means skipping the epochs that are done. Line 1 is `train_state.make_state`. The
-equations are computed in rollout.py (Eq. 4) and updates.py (Eqs. 5 to 8).
+`phases` lists them in order. Each runs one epoch on the state and returns the numbers worth logging. One loop (running/trainer.py)
+calls them, counts, logs, evaluates and saves, so that resuming only means skipping the epochs that are done. Line 1 is
+`train_state.make_state`. The equations are computed in rollout.py (Eqs. 2 and 4) and updates.py (Eqs. 5 to 8).
 
-Words: an *epoch* is one call of a phase. An *update* is one optimiser step on one batch. A *g-step* is one policy-gradient update
-with its samples and rewards. A *d-step* is a set of fresh negatives and k passes of D over them and as many real sequences.
+Words: an *epoch* is one call of a phase; in pre-training of G it is a pass over the training set, or one batch where data are drawn
+fresh. An *update* is one optimiser step on one batch. A *g-step* is one policy-gradient update with its samples and rewards. A
+*d-step* is a set of fresh negatives, as many real sequences, and k passes of D over both.
 
 Shapes: B sequences, T tokens each, M sequences of a d-step.
 """
@@ -13,6 +14,7 @@ Shapes: B sequences, T tokens each, M sequences of a d-step.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -28,6 +30,16 @@ from train_state import TrainState
 from updates import discriminator_update, mle_update, policy_update, update_rollout_policy
 
 Metrics = dict[str, float | list[float]]
+
+
+def phases(args: argparse.Namespace) -> list[tuple[str, Callable[..., Metrics], int]]:
+    """The phases in order: name, function of one epoch, number of epochs."""
+    d_epochs = args.pretrain_d_epochs if trains_discriminator(args) else 0
+    return [
+        ("pretrain_g", pretrain_g_epoch, args.pretrain_g_epochs),  # line 2
+        ("pretrain_d", pretrain_d_epoch, d_epochs),  # lines 4 and 5
+        ("adversarial", adversarial_epoch, args.total_epochs),  # lines 6 to 19; the paper repeats until SeqGAN converges
+    ]
 
 
 def pretrain_g_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
@@ -47,7 +59,7 @@ def pretrain_g_epoch(state: TrainState, data: DataSet, args: argparse.Namespace)
 
 
 def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
-    """One d-step before the adversarial phase, and then D on held-out real and freshly generated sequences."""
+    """One d-step, then an evaluation of D on held-out real and freshly generated sequences."""
     values = discriminator_training_scores([d_step(state, data, args)])  # lines 4 and 5
     rng = stream(args.seed, "evaluation of D", state.epochs_done["pretrain_d"] + 1)
     fresh = state.generator.sample(len(data.held_out), args.seq_len, rng)
@@ -55,9 +67,9 @@ def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace)
 
 
 def adversarial_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
-    """One pass of the outer loop: g-steps, then d-steps, then β follows θ."""
+    """One pass of the outer loop: g-steps, then d-steps, then β ← θ."""
     if not state.epochs_done["adversarial"]:
-        update_rollout_policy(state.policy, state.generator, keep=0)  # line 3: β ← θ
+        update_rollout_policy(state.policy, state.generator, keep=0)  # line 3: β ← θ; lines 4 and 5 leave θ alone
     g_steps = [g_step(state, data, args) for _ in range(args.g_steps)]  # lines 7 to 13
     num_d_steps = args.d_steps if trains_discriminator(args) else 0
     d_steps = [d_step(state, data, args) for _ in range(num_d_steps)]  # lines 14 to 17
@@ -77,30 +89,32 @@ def adversarial_epoch(state: TrainState, data: DataSet, args: argparse.Namespace
 def g_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
     """Samples, rewards, one update of G; returns the loss, the gradient norm, and the mean reward of each position, (T,)."""
     tokens = state.sample(args.batch_size, args.seq_len, "policy samples")  # line 8: (B, T)
-    rewards = REWARDS[args.reward].values(tokens, state, data, args)  # lines 9 to 11: (B, T)
-    loss, norm = state.runner.run("policy gradient", partial(policy_update, state, args), tokens, rewards)  # line 12
+    rewards = REWARDS[args.reward].values(tokens, state, data, args)  # lines 9 to 11, Eq. 4: (B, T)
+    loss, norm = state.runner.run("policy gradient", partial(policy_update, state, args), tokens, rewards)  # line 12, Eq. 8
     return loss, norm, rewards.mean(dim=0)
 
 
 def d_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> Tensor:
-    """Fresh negatives, then k passes: over all of them and the training set, or one batch each where data are drawn fresh.
+    """Fresh negatives, then k passes over them and as many real sequences, in batches of B in random order.
+
+    With a fixed training set M is its size. Where data are drawn fresh, M = B, and a pass is one batch: B of the 2B sequences.
 
     Returns:
-        Mean loss, and how many real sequences were classified correctly and seen, and how many generated ones: (5,).
+        Mean loss; real sequences classified correctly, real sequences; generated ones classified correctly, generated ones: (5,).
     """
     real = data.real(args.batch_size)  # (M, T)
-    fake = state.sample(len(real), args.seq_len, "negatives")  # line 15: (M, T)
+    fake = state.sample(len(real), args.seq_len, "negatives")  # lines 4 and 15: (M, T)
     pool = torch.cat([real, fake])  # (2M, T)
     labels = torch.zeros(len(pool), dtype=torch.int64, device=pool.device)
     labels[: len(real)] = REAL
     num_batches = 1 if data.train is None else len(pool) // args.batch_size
     state.discriminator.train()
-    if state.discriminator.dropout_rng is not state.streams["dropout"]:  # a GPU's own stream, seeded anew in each d-step
+    if state.discriminator.dropout_rng is not state.streams["dropout"]:  # a GPU's stream can't be saved: seed it in each d-step
         state.discriminator.dropout_rng.manual_seed(int(torch.randint(2**62, (), generator=state.streams["dropout"])))
     totals = torch.zeros(5, device=pool.device)  # on the device: reading a value in the loop would wait for the GPU
 
     order = None
-    for _ in range(args.d_epochs):  # line 16: k passes
+    for _ in range(args.d_epochs):  # lines 5 and 16: k passes, Eq. 5
         if order is None or args.shuffle:
             order = to_device(torch.randperm(len(pool), generator=state.streams["shuffle"]), pool.device)
         for index in order.split(args.batch_size)[:num_batches]:

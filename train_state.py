@@ -19,7 +19,7 @@ from support.threads import on_cpu
 
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
 STREAMS = ("policy samples", "rollouts", "negatives", "shuffle", "dropout", "scheduled sampling", "random reward")
-LATER_STREAMS = STREAMS[5:]  # absent from the checkpoints of early versions, which never drew from them
+LATER_STREAMS = ("scheduled sampling", "random reward")  # absent from the checkpoints of early versions, which never drew from them
 
 
 @dataclass
@@ -30,13 +30,13 @@ class TrainState:
         generator: G_θ.
         policy: the roll-out policy G_β.
         discriminator: D_φ.
-        optimizers: "mle" and "policy" for G (as in the original, each phase has its own), "discriminator" for D.
+        optimizers: "mle" and "policy" for G, one per phase as in the TensorFlow code that `default` follows; "discriminator" for D.
         streams: the random streams that training draws from, by purpose.
         epochs_done: finished epochs of each phase.
         updates: optimiser steps on G in each phase.
         clipped: how many of them had their gradient clipped.
         seconds: training time, over all interruptions.
-        runner: calls the functions of fixed shapes; it is not saved.
+        runner: runs updates, sampling and scoring, directly or as CUDA graphs; it is not saved.
     """
 
     generator: Generator
@@ -91,7 +91,7 @@ class TrainState:
         for name, module in self._modules().items():
             module.load_state_dict(saved[name])
         for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:  # as this device needs it, whatever the saving device needed
+            for group in optimizer.param_groups:  # depends on this device, not on the one that saved
                 group["capturable"] = self.generator.device.type == "cuda"
         self.runner.forget()  # the optimisers have new tensors
         for name, rng in self.streams.items():

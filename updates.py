@@ -1,7 +1,7 @@
 """The updates: one optimiser step on one batch each, for maximum likelihood, for D and for the policy gradient; and β ← θ.
 
-The three optimiser steps have the same signature (state, settings, tensors of fixed shapes), read no value and count nothing in
-Python, so that they can be recorded as CUDA graphs.
+The three optimiser steps have the same signature (state, settings, tensors of fixed shapes), copy no value from the device and
+keep no count in Python, so that they can be recorded as CUDA graphs.
 
 Shapes: B sequences, T tokens each.
 """
@@ -30,7 +30,7 @@ def mle_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, inpu
 
 
 def policy_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 8: one ascent step on J for sequences and the rewards of their actions, both (B, T); returns as `mle_update`."""
+    """Eq. 8: one ascent step on the expected reward J (Eq. 1), given sequences and rewards (B, T); returns as `mle_update`."""
     return _generator_update(state, policy_loss(state.generator, tokens, rewards, args.policy_loss), "policy", args.grad_clip)
 
 
@@ -58,7 +58,7 @@ def discriminator_update(state: TrainState, args: argparse.Namespace, tokens: Te
     """Eq. 5: one descent step on D's cross-entropy for sequences (B, T) and classes (B,).
 
     Returns:
-        The loss, and how many real sequences were classified correctly and seen, and how many generated ones: (5,).
+        Loss; real sequences classified correctly, real sequences; generated ones classified correctly, generated ones: (5,).
     """
     state.optimizers["discriminator"].zero_grad(set_to_none=True)
     with matmul_precision(args.d_precision, tokens.device):
@@ -73,7 +73,7 @@ def discriminator_update(state: TrainState, args: argparse.Namespace, tokens: Te
 
 @torch.no_grad()
 def update_rollout_policy(policy: Generator, generator: Generator, keep: float) -> None:
-    """β ← keep·β + (1 − keep)·θ; keep = 0 copies θ, as in Algorithm 1."""
+    """β ← keep·β + (1 − keep)·θ; keep = 0 copies θ, as in Algorithm 1; other values are not the paper's."""
     for beta, theta in zip(policy.parameters(), generator.parameters(), strict=True):
         if keep:
             beta.lerp_(theta, 1 - keep)

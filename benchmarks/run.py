@@ -176,7 +176,7 @@ def sampling(s: Setting) -> Part:
 
 
 def epoch(s: Setting) -> Part:
-    """A whole adversarial epoch; of the 5 × 3 passes over 20,000 sequences of `paper`, 1/30 are timed, plain and fast."""
+    """A whole adversarial epoch; of the 5 × 3 passes over 20,000 sequences of `paper`, 1/16 are timed, plain and fast."""
     args = s.args
     d_batches = args.d_steps * args.d_epochs * (2 * args.train_size // args.batch_size if args.train_size else 1)
 
@@ -266,7 +266,9 @@ def main() -> int:
     parser.add_argument(
         "--d_precision", choices=BY_NAME["d_precision"].type, default="float32", help="of D's updates (default: %(default)s)"
     )
-    parser.add_argument("--cuda_graphs", type=boolean, default=True, help="on CUDA: play steps back (default: %(default)s)")
+    parser.add_argument(
+        "--cuda_graphs", type=boolean, default=True, help="on CUDA: record operations and replay them (default: %(default)s)"
+    )
     parser.add_argument("--sharpen", type=float, default=1.0, help="multiply the generator's output weights (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON as well")
     args = parser.parse_args()

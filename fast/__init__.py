@@ -1,1 +1,1 @@
-"""Faster ways to compute what the files at the root say, each held to the plain way by a test."""
+"""Faster implementations of what the files at the root compute, each tested against the plain one."""

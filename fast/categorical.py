@@ -74,8 +74,10 @@ class SoftmaxSampler:
         self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // columns))
         matrix = weight.new_zeros(hidden_dim + 2, columns)
         matrix[:hidden_dim, :vocab_size] = weight.detach().t() / temperature
-        matrix[hidden_dim, :vocab_size] = bias.detach() / temperature  # inside the product: half the time on a CPU
-        matrix[: hidden_dim + 1, vocab_size:] = matrix[: hidden_dim + 1, :1]  # any real logit: never above the row's largest
+        matrix[hidden_dim, :vocab_size] = bias.detach() / temperature  # a separate addition would take twice as long on a CPU
+        matrix[: hidden_dim + 1, vocab_size:] = matrix[
+            : hidden_dim + 1, :1
+        ]  # surplus columns copy token 0, so they never raise the maximum
         matrix[hidden_dim + 1].fill_(-1)
         matrix = matrix.view(-1, self.block_size, self.num_blocks).transpose(1, 2).reshape(-1, columns)
         bound, probes = -1.0, matrix
@@ -160,7 +162,7 @@ def draw_from_blocks(blocks: Tensor, sums: Tensor, uniforms: Tensor, vocab_size:
     Returns:
         Token numbers, int64 (M, K). A token of weight 0 is never drawn.
     """
-    below_one = 1 - 2.0**-52  # times a number of at most 1, times x > 0: less than x also after rounding
+    below_one = 1 - 2.0**-52  # a factor just below 1, so that rounding can't reach the total
     num, num_blocks, block_size = blocks.shape[0], blocks.shape[1], blocks.shape[2]
     totals = torch.cumsum(sums, 1, dtype=torch.float64)  # (M, G)
     # Rounding may raise u·total to the total itself, which no block contains: stay below it.

@@ -73,7 +73,7 @@ def tables_are_faster(discriminator: ConvolutionalDiscriminator, num_completions
 
 
 class CompletionScorer:
-    """Scores completions of given sequences; a snapshot of the discriminator, and a `rollout.CompletionReward`.
+    """Scores completions of given sequences, as a `rollout.CompletionReward`; valid until D's next update.
 
     Args:
         discriminator: D_φ, on the CPU.
@@ -135,7 +135,7 @@ class CompletionScorer:
 
 
 class Lookups(NamedTuple):
-    """The K table rows that the windows of one width sum which are not wholly inside the prefix, one bag a window.
+    """The K table rows to sum for those windows of one width that are not wholly inside the prefix; one bag a window.
 
     Row number = factor · token at the position + place; for a sum over the first places of a window it is the place alone,
     counted from the sequence's own rows.

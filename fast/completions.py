@@ -45,7 +45,7 @@ def _complete(policy: LanguageModel, num_rollouts: int, tokens: Tensor, uniforms
     """The completions that the given uniform numbers draw, one number for each missing token."""
     batch, seq_len = tokens.shape
     decoder = Decoder(policy, len(uniforms))
-    # [p - 1] holds the numbers of prefixes 1..p at position p, so the draws depend neither on the device nor on the threads.
+    # numbers[p - 1]: the uniforms with which prefixes 1..p draw token p + 1, the same on every device and number of threads.
     group = batch * num_rollouts
     parts = uniforms.split([position * group for position in range(1, seq_len)])
     numbers = [part.view(-1, batch, num_rollouts) for part in parts]

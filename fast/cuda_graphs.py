@@ -33,7 +33,7 @@ class Runner:
         return function(*inputs)
 
     def forget(self) -> None:
-        """Called when tensors that the functions change have been replaced by others."""
+        """Discard recordings; called after tensors that functions change were replaced, as loading a checkpoint does."""
 
 
 PLAIN_RUNNER = Runner()
@@ -43,7 +43,7 @@ class Recorder(Protocol):
     """What `GraphRunner` needs from a device."""
 
     def warm_up(self, function: Callable[..., Result], inputs: Sequence[Tensor]) -> Result:
-        """Call the function where recordings are made."""
+        """Call the function on the stream of the recordings."""
         ...
 
     def record(self, function: Callable[..., Result], inputs: Sequence[Tensor]) -> tuple[Callable[[], None], Result]:

@@ -122,7 +122,7 @@ class Decoder:
             tokens: the sequences; columns from `first` on are overwritten.
             first: a position from 0 to T.
             last: the tokens before it, (M,).
-            states: before those tokens are read; changed.
+            states: the LSTM states before `last` is read; updated in place.
             uniforms: (T − first, M).
         """
         finish = compiled_finish_rows() if on_cpu(tokens.device) else finish_rows

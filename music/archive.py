@@ -31,8 +31,8 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
     if target.exists():
         raise UserError(f"{target} exists already")
     target.parent.mkdir(parents=True, exist_ok=True)
-    private = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))  # mkdtemp lets only its owner read it
-    partial = private / target.name  # so the target is made inside it, with the permissions of the umask
+    private = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))  # only its owner may read this folder
+    partial = private / target.name  # a folder in it has the permissions of the umask, and becomes the target
     counts = dict.fromkeys(SPLITS, 0)
     try:
         partial.mkdir()

@@ -176,7 +176,7 @@ class TuneData(DataSet):
         return self.held_out
 
     def final_reference(self, num: int) -> dict[str, float]:
-        """The measures of as many training windows: what generated ones can hope for. Self-BLEU grows with their number."""
+        """The measures of as many training windows, for comparison. Self-BLEU grows with their number."""
         real = self.fresh_with(num, stream(self.seed, "real tunes"))
         return {f"real_{name}": value for name, value in self._likeness(real.cpu().numpy()).items()}
 

@@ -143,7 +143,7 @@ GENERATOR_FLAGS = (
         name="scheduled_sampling",
         type=real(0, 1),
         default=0.0,
-        help="how much ω falls an epoch of scheduled sampling (the paper: 0.002); 0: MLE",
+        help="decrease per epoch of ω, the share of real inputs in scheduled sampling (the paper: 0.002); 0: MLE",
     ),
 )
 
@@ -171,7 +171,7 @@ DISCRIMINATOR_FLAGS = (
         default="float32",
         before="float32",
         resumable=True,
-        help="what the products of D's training round their factors to: tf32 needs CUDA; rewards are always computed in float32",
+        help="precision of the matrix products in D's training: tf32 needs CUDA; rewards are always computed in float32",
     ),
     _discriminator(
         name="pretrain_d_epochs",
@@ -217,9 +217,14 @@ ADVERSARIAL_FLAGS = (
         name="rollout_update_rate",
         type=real(0, 1),
         default=0.0,
-        help="weight that the roll-out policy β keeps each epoch; 0: β ← θ",
+        help="rate in β ← rate·β + (1 − rate)·θ after each adversarial epoch; 0: β ← θ",
     ),
-    _adversarial(name="policy_loss", type=("mean", "sum"), default="mean", help="the policy loss over the B·T tokens (Eq. 8)"),
+    _adversarial(
+        name="policy_loss",
+        type=("mean", "sum"),
+        default="mean",
+        help="whether the policy loss is the mean or the sum over the B·T tokens (Eq. 8)",
+    ),
 )
 
 _evaluation = partial(Flag, group="evaluation and output", resumable=True)

@@ -1,4 +1,4 @@
-"""A run's folders: which files are whose, and who may write them. Does not load torch."""
+"""The files of a run's two folders, and the lock on them. Does not load torch."""
 
 from __future__ import annotations
 

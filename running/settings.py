@@ -88,7 +88,7 @@ def resumed(given: Settings) -> Launch:
     settings = _saved_settings(given, checkpoint, log_dir)
     where = checkpoint["folders"]["log"]
     if "eval_log_dir" not in given and where != str(Path(log_dir).resolve()):
-        raise UserError(f"{log_dir} was copied or moved from {where}: say --eval_log_dir, where its evaluations go")
+        raise UserError(f"{log_dir} was copied or moved from {where}: give --eval_log_dir DIR for its evaluations")
     _check_requirements(settings, {name: value for name, value in given.items() if BY_NAME[name].resumable})
     return Launch(_with_folders({**settings, "resume": True, "is_train": True, "overwrite": False}), checkpoint)
 
@@ -111,7 +111,9 @@ def inherited(given: Settings, source: dict[str, Any]) -> Settings:
     """
     path, saved, done = given["start_from"], source["args"], source["state"]["counts"]["epochs_done"]
     if done["adversarial"]:
-        raise UserError(f"--start_from {path}: that run has made {done['adversarial']} adversarial epochs already")
+        raise UserError(
+            f"--start_from {path}: that run has made {done['adversarial']} adversarial epochs already; it must have none"
+        )
     kinds = {StartFrom.FIXED, StartFrom.FIXED_WITH_D} if done["pretrain_d"] else {StartFrom.FIXED}
     for name in sorted(flag.name for flag in FLAGS if flag.start_from in kinds and flag.name in given):
         if given[name] != saved.get(name):
@@ -138,7 +140,7 @@ def log_folders(settings: Settings) -> tuple[str, str]:
     """The training and evaluation folders that the settings mean; raises UserError for a name that is no folder's."""
     name = settings["run_name"]
     if name is not None and (not name.strip() or name in (".", "..") or "/" in name):
-        raise UserError(f"--run_name {name!r} is no name for a folder")
+        raise UserError(f"--run_name {name!r} is no name for a folder: give one name without a slash")
     if "" in (settings["log_dir"], settings["eval_log_dir"]):
         raise UserError("--log_dir and --eval_log_dir can't be empty")
     if name is None and settings["log_dir"] is not None:
@@ -178,7 +180,7 @@ def _check_requirements(settings: Settings, given: Settings) -> None:
         if given[name] is not None and (requires := BY_NAME[name].requires) is not None:
             other, value = requires
             if settings[other] != value:
-                raise UserError(f"--{name} goes with --{other} {value}, but --{other} is {settings[other]}")
+                raise UserError(f"--{name} has no effect without --{other} {value}: --{other} is {settings[other]}")
 
 
 def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
@@ -220,7 +222,7 @@ def _check_sizes(args: argparse.Namespace) -> None:
 
 
 def _check_epochs(args: argparse.Namespace, done: dict[str, int]) -> None:
-    """Refuse to resume with fewer epochs than a phase has, or with more of a phase that later ones have followed."""
+    """Refuse to resume with fewer epochs than a phase has made, or with more after a later phase has begun."""
     for phase, later, flag in (
         ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
         ("pretrain_d", done["adversarial"], "pretrain_d_epochs"),
@@ -230,4 +232,6 @@ def _check_epochs(args: argparse.Namespace, done: dict[str, int]) -> None:
             raise UserError(f"--{flag} {getattr(args, flag)}: this run has made {done[phase]} epochs of that phase already")
         wanted = getattr(args, flag) if phase == "pretrain_g" or trains_discriminator(args) else 0
         if later and done[phase] < wanted:
-            raise UserError(f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs")
+            raise UserError(
+                f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs, a later one has begun"
+            )

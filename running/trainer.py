@@ -24,7 +24,7 @@ from running.run_folder import FINAL, LAST, SAMPLES
 from running.run_log import RunLog
 from support.errors import UserError
 from support.random_streams import stream
-from train import Metrics, adversarial_epoch, pretrain_d_epoch, pretrain_g_epoch
+from train import Metrics, phases
 from train_state import TrainState
 
 SAMPLES_KEPT = 5  # sequences that --sample_every writes each time
@@ -79,15 +79,6 @@ class Trainer:
         self.stop_requested = False
         self.finished = False
 
-    def phases(self) -> list[tuple[str, Callable[..., Metrics], int]]:
-        """(name, epoch function, number of epochs) in order."""
-        args = self.args
-        return [
-            ("pretrain_g", pretrain_g_epoch, args.pretrain_g_epochs),
-            ("pretrain_d", pretrain_d_epoch, args.pretrain_d_epochs if trains_discriminator(args) else 0),
-            ("adversarial", adversarial_epoch, args.total_epochs),
-        ]
-
     def begin(self, new: bool) -> None:
         """Evaluate a new run before its first epoch, and save, so that --resume works from the first moment.
 
@@ -96,8 +87,8 @@ class Trainer:
         """
         if new and self.args.evaluate:
             self._evaluate("pretrain_g")
-        if any(self.state.epochs_done[phase] < number for phase, _, number in self.phases()):
-            (Path(self.args.log_dir) / FINAL).unlink(missing_ok=True)  # of an end that is no longer one
+        if any(self.state.epochs_done[phase] < number for phase, _, number in phases(self.args)):
+            (Path(self.args.log_dir) / FINAL).unlink(missing_ok=True)  # of an earlier end: the training goes on
         self.save()
 
     def run(self) -> None:
@@ -107,7 +98,7 @@ class Trainer:
             UserError: the loss is no longer finite.
             OSError: a file can't be written.
         """
-        for phase, run_epoch, num_epochs in self.phases():
+        for phase, run_epoch, num_epochs in phases(self.args):
             if self.state.epochs_done[phase] >= num_epochs:
                 continue
             folder = Path(self.args.log_dir) / "profile" if self.args.profile else None
@@ -148,7 +139,9 @@ class Trainer:
 
     def _evaluate(self, phase: str) -> dict[str, float]:
         """Evaluate G into the logs; returns D's numbers on held-out and fresh sequences, where D is being trained."""
-        rng = stream(self.args.seed, "evaluation", self.state.g_epochs)  # of its own: looking more often changes no training
+        rng = stream(
+            self.args.seed, "evaluation", self.state.g_epochs
+        )  # of its own: evaluating more often does not change the training
         values, samples = evaluate(self.state.generator, self.data, self.data.held_out, self.args.eval_samples, rng)
         d_scores = {}
         if phase == "adversarial" and trains_discriminator(self.args):

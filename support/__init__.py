@@ -1,1 +1,1 @@
-"""What knows nothing of SeqGAN: errors, files, threads, random streams, statistics."""
+"""Helpers that are independent of SeqGAN: errors, files, device and threads, random streams, statistics."""

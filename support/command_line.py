@@ -76,7 +76,7 @@ class StartFrom(enum.Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One setting of a run: everything there is to say of it, but for the presets that change it.
+    """One setting of a run; only the presets that change it are elsewhere.
 
     Attributes:
         name: without the dashes.

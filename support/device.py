@@ -1,4 +1,4 @@
-"""The device of a run, and everything that it must be told."""
+"""Choosing, describing and setting up the device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house: what imports what, and sizes that keep files readable."""
+"""The layout: what imports what, and sizes that keep files readable."""
 
 import ast
 import subprocess

@@ -14,9 +14,14 @@ from helpers.small_runs import small_run
 from bleu import Bleu
 from fast.completions import completions
 from fast.cuda_graphs import PLAIN_RUNNER
-from rewards import bleu_values, constant_values, random_values
+from rewards import REWARDS, bleu_values, constant_values, random_values
+from running.flags import BY_NAME
 from train_state import LATER_STREAMS, make_state
 from updates import policy_loss
+
+
+def test_every_value_of_the_flag_is_a_reward_and_every_reward_a_value():
+    assert BY_NAME["reward"].type == tuple(REWARDS)
 
 
 def test_bleu_rewards_are_those_of_the_completions_one_by_one():
@@ -261,7 +266,7 @@ def test_an_untrained_discriminator_may_have_other_sizes(tmp_path):
         (["--start_from", "mle/train", "--is_train", "False"], ["--is_train"]),
         (["--start_from", "done/train"], ["adversarial epochs already"]),
         (["--start_from", "broken.pt"], ["broken.pt"]),
-        (["--reward_constant", "0.2"], ["--reward is discriminator"]),
+        (["--reward_constant", "0.2"], ["--reward is discriminator", "no effect without --reward constant"]),
         (["--reward", "applause"], ["invalid choice"]),
         (["--scheduled_sampling", "2"], ["at most 1"]),
     ],
