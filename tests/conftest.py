@@ -1,9 +1,14 @@
-"""Tiny sizes gain nothing from threads, and lose much where other processes share the cores."""
+"""One thread for each test process and for what it starts: they share the cores, and tiny sizes gain nothing from more."""
+
+import os
 
 import pytest
-import torch
+
+os.environ["OMP_NUM_THREADS"] = "1"  # torch reads it when it is loaded, which pytest-xdist's main process need not do
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
+    import torch
+
     torch.set_num_threads(1)

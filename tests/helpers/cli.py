@@ -50,6 +50,11 @@ def start(*flags: str, cwd: Path, **options) -> subprocess.Popen:
     )
 
 
+def flag_value(flags: list[str], name: str) -> str | None:
+    """The value of a flag in a command line: the last one wins."""
+    return flags[len(flags) - flags[::-1].index(name)] if name in flags else None
+
+
 def assert_one_line_error(capsys: pytest.CaptureFixture, *words: str) -> None:
     """Stderr holds one line, with these words in it."""
     text = capsys.readouterr().err
