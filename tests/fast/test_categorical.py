@@ -53,7 +53,9 @@ def test_equally_spaced_uniforms_measure_the_probabilities(vocab_size):
     hidden, weight, bias = output_layer(vocab_size, 3.0)
     n = 1_000_000
     grid = ((torch.arange(n, dtype=torch.float64) + 0.5) / n)[None]
-    counts = torch.bincount(SoftmaxSampler(weight, bias).draw(hidden, grid)[0], minlength=vocab_size)
+    sampler = SoftmaxSampler(weight, bias)
+    tokens = torch.cat([sampler.draw(hidden, part)[0] for part in grid.split(50_000, dim=1)])  # all at once would take gigabytes
+    counts = torch.bincount(tokens, minlength=vocab_size)
     probabilities = (hidden.double() @ weight.double().t() + bias.double()).softmax(dim=1)[0]
     # float32 logits carry a relative error of some 1e-6 into each probability
     assert ((counts - n * probabilities).abs() <= 2 + 4e-6 * n * probabilities).all()
@@ -89,7 +91,7 @@ def test_tokens_without_weight_are_never_drawn():
 
 
 def test_rare_tokens_of_a_peaked_row_can_be_drawn():
-    """A flat float32 cumulative sum loses tokens of probability below 6e-8 for good."""
+    """A cumulative sum over all tokens in float32 never draws tokens of probability below 6e-8."""
     weight, bias = torch.zeros(5000, 1), torch.full((5000,), -16.0)
     bias[17] = 0.0
     tail = 4999 * torch.tensor(-16.0, dtype=torch.float64).exp()
@@ -100,6 +102,32 @@ def test_rare_tokens_of_a_peaked_row_can_be_drawn():
     for uniforms in (low, 1 - 2.0**-53 - low):
         hit |= set(sampler.draw(torch.zeros(1, 1), uniforms[None]).flatten().tolist())
     assert hit == set(range(5000))
+
+
+@pytest.mark.parametrize("scale", [5.0, 30.0, 300.0])
+def test_sharp_rows_are_drawn_as_exactly_as_flat_ones(scale):
+    """Their logits lie far outside ±60, between which no shift is needed."""
+    rng = torch.Generator().manual_seed(0)
+    vocab_size, hidden_dim, grid = 2000, 8, 20_000
+    hidden = torch.rand(5, hidden_dim, generator=rng) * 2 - 1
+    weight, bias = torch.randn(vocab_size, hidden_dim, generator=rng) * scale, torch.zeros(vocab_size)
+    uniforms = ((torch.arange(grid, dtype=torch.float64) + 0.5) / grid).expand(5, -1).contiguous()
+    tokens = SoftmaxSampler(weight, bias).draw(hidden, uniforms)
+    probabilities = (hidden.double() @ weight.double().t()).softmax(dim=1)
+    for row in range(5):
+        counts = torch.bincount(tokens[row], minlength=vocab_size)
+        assert ((counts - grid * probabilities[row]).abs() <= 2 + 1e-3 * scale / 30 * grid * probabilities[row]).all()
+
+
+def test_a_largest_logit_that_the_estimate_misses_is_still_drawn():
+    """All tokens but one have a larger norm than it, and logits 150 below its own."""
+    hidden = torch.tensor([[1.0, 0.0]])
+    weight = torch.tensor([[-100.0, 100.0]]).repeat(600, 1)
+    weight[77] = torch.tensor([50.0, 0.0])
+    tokens = SoftmaxSampler(weight, torch.zeros(600)).draw(
+        hidden, torch.linspace(1e-9, 1 - 2.0**-53, 99, dtype=torch.float64)[None]
+    )
+    assert (tokens == 77).all()
 
 
 def test_temperature_divides_the_logits():
