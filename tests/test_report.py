@@ -1,20 +1,20 @@
-"""`python report.py`: a table over runs."""
+"""`python report.py`: the table over runs, its notes, curves and tests."""
 
 import builtins
-import json
 import math
 import statistics
-import subprocess
-import sys
 
 import pytest
-from helpers.cli import ROOT, assert_one_line_error, call, run, snapshot, start
+from helpers.cli import assert_one_line_error, call, snapshot
 from helpers.fake_runs import evaluation, write_run
+from helpers.tables import as_json, table
 
 import report
 from support.t_test import t_quantile, welch
 
 MLE = {1: (9.00, 8.50), 2: (9.10, 8.70), 3: (9.05, 8.45)}  # seed -> NLL_oracle at the end, NLL_test at the end
+
+
 SEQGAN = {1: (8.70, 8.60), 2: (8.75, 8.80), 3: (8.60, 8.65)}
 
 
@@ -35,21 +35,6 @@ def table1(tmp_path):
         final = {"step": 320, "samples": 9, "nll_oracle": oracle - 0.5, "nll_test": test - 0.5}
         write_run(tmp_path / f"seqgan-{seed}", rows, final, seed=seed, total_epochs=200)
     return tmp_path
-
-
-def table(capsys, *flags):
-    """The printed table: name of the row -> column -> cell."""
-    assert call(report.main, *flags) == 0
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
-    assert {len(row) for row in cells if not row[0].startswith("---")} == {len(cells[0])}
-    return {row[0]: dict(zip(cells[0][1:], row[1:], strict=True)) for row in cells[2:]}
-
-
-def as_json(capsys, *flags):
-    """The numbers that --json prints."""
-    assert call(report.main, *flags, "--json") == 0
-    return json.loads(capsys.readouterr().out)
 
 
 def interval(values):
@@ -87,7 +72,7 @@ def test_final_takes_the_evaluation_at_the_end(table1, capsys):
     assert rows["MLE"]["NLL_oracle, early-stopped"] == interval([9.6, 9.7, 9.8])
 
 
-def test_measures_that_some_runs_lack(tmp_path, capsys):
+def test_measures_that_some_runs_lack_are_averaged_over_the_others(tmp_path, capsys):
     measures = dict(entropy_g=6.0, kl_g_oracle=3.0, kl_oracle_g=2.5, jsd=0.4)
     write_run(tmp_path / "a-1", [evaluation(120, 9.0, 8.0)], {}, seed=1)
     write_run(tmp_path / "a-2", [evaluation(120, 9.2, 8.0, **measures, jsd_error=0.1)], {}, seed=2)
@@ -125,8 +110,8 @@ def test_json_holds_the_numbers_of_the_table(table1, capsys):
 def test_t_test_between_rows(table1, capsys):
     assert call(report.main, "MLE=mle-*", "SeqGAN=seqgan-*", "--early_stopped", "MLE", "--ttest", "mle", "Seq-GAN") == 0
     t, freedom, p = welch([oracle for oracle, _ in MLE.values()], [oracle for oracle, _ in SEQGAN.values()])
-    told = f"MLE against SeqGAN: difference +0.367, t = {t:.3f}, {freedom:.1f} degrees of freedom, p = {p:.2g}"
-    assert told in capsys.readouterr().out
+    line = f"MLE against SeqGAN: difference +0.367, t = {t:.3f}, {freedom:.1f} degrees of freedom, p = {p:.2g}"
+    assert line in capsys.readouterr().out
     tests = as_json(capsys, "MLE=mle-*", "SeqGAN=seqgan-*", "--final", "--ttest", "MLE", "SeqGAN")["ttests"]
     assert tests[0]["difference"] == pytest.approx(9.05 - 8.683333 + 1.0, abs=1e-6)
 
@@ -140,29 +125,7 @@ def test_t_test_needs_two_runs_and_known_rows(table1, capsys):
     assert_one_line_error(capsys, "--ttest")
 
 
-def test_runs_without_a_name_are_grouped_by_their_settings(table1, capsys):
-    write_run(table1 / "other/x9", [evaluation(120, 9.0, 8.0)], {}, seed=9, threads=3, device="cuda:0", oracle_seed=4)
-    rows = table(capsys, "mle-*", "seqgan-1", "seqgan-3", "seqgan-2", "other/x9")
-    assert {name: row["runs"] for name, row in rows.items()} == {"(total_epochs 0)": "4", "seqgan": "3"}
-    write_run(table1 / "bleu/seqgan-4", [evaluation(120, 9.0, 8.0)], {}, seed=4, total_epochs=200, reward="bleu")
-    rows = table(capsys, "seqgan-*", "bleu/*")
-    assert {name: row["runs"] for name, row in rows.items()} == {"seqgan (reward discriminator)": "3", "seqgan (reward bleu)": "1"}
-
-
-def test_a_run_that_began_from_another_is_not_grouped_by_that_ones_folder(tmp_path, capsys):
-    for seed in (1, 2):
-        write_run(tmp_path / f"s-{seed}", [evaluation(120, 9.0, 8.0)], {}, seed=seed, start_from=f"mle-{seed}")
-    assert table(capsys, "s-1", "s-2")["s"]["runs"] == "2"
-
-
-def test_a_setting_that_an_older_run_does_not_tell_is_its_presets(tmp_path, capsys):
-    write_run(tmp_path / "old-1", [evaluation(120, 9.0, 8.0)], {}, seed=1)
-    write_run(tmp_path / "old-2", [evaluation(120, 9.0, 8.0)], {}, seed=2, d_l2=0.2, grid="seconds")
-    write_run(tmp_path / "old-3", [evaluation(120, 9.0, 8.0)], {}, seed=3, d_l2=0.3)
-    assert [row["runs"] for row in table(capsys, "old-*").values()] == ["2", "1"]
-
-
-def test_a_run_counts_once_and_shared_seeds_are_told(table1, capsys):
+def test_a_run_counts_once_and_shared_seeds_are_noted(table1, capsys):
     assert table(capsys, "MLE=mle-*", "MLE=./mle-1")["MLE"]["runs"] == "3"
     assert as_json(capsys, "MLE=mle-*")["notes"] == [
         "MLE: the paper's number is for its authors' oracle (--oracle_params), these runs have another"
@@ -172,7 +135,7 @@ def test_a_run_counts_once_and_shared_seeds_are_told(table1, capsys):
     assert remarks == ["runs: several runs have the same seed, so that they are not independent"]
 
 
-def test_unfinished_runs_are_told(table1, capsys):
+def test_unfinished_runs_are_noted(table1, capsys):
     rows = [evaluation(0, 10.0, 8.5), evaluation(50, 9.3, 8.4)]
     write_run(table1 / "mle-4", rows, seed=4, total_epochs=200)
     with (table1 / "mle-4/metrics.jsonl").open("a") as file:
@@ -186,12 +149,12 @@ def test_unfinished_runs_are_told(table1, capsys):
     assert "evaluated up to epoch 50 of 320" in capsys.readouterr().out
 
 
-def test_runs_that_end_at_different_epochs_are_told(table1, capsys):
+def test_runs_that_end_at_different_epochs_are_noted(table1, capsys):
     (remark,) = as_json(capsys, "all=mle-1", "all=seqgan-2")["notes"]
     assert remark == "all: the runs end at different epochs: 120, 320"
 
 
-def test_different_oracles_are_told(tmp_path, capsys):
+def test_different_oracles_are_noted(tmp_path, capsys):
     settings = ({"oracle_seed": None}, {"oracle_seed": None}, {"oracle_seed": 1})
     for seed, args in enumerate(settings, start=1):
         write_run(tmp_path / f"r-{seed}", [evaluation(120, 9.0, 8.0)], {}, seed=seed, **args)
@@ -203,7 +166,7 @@ def test_different_oracles_are_told(tmp_path, capsys):
     assert as_json(capsys, "tunes-*")["notes"] == []
 
 
-def test_the_papers_number_stands_beside_names_in_any_spelling(tmp_path, capsys):
+def test_the_papers_number_is_found_for_any_spelling_of_a_name(tmp_path, capsys):
     write_run(tmp_path / "r", [evaluation(0, 10.0, 8.5)], {}, oracle_params="oracle.npz")
     names = {
         **{"RANDOM": "10.310", "mle": "9.038", "Scheduled-sampling": "8.985", "scheduled sampling": "8.985", "PGBLEU": "8.946"},
@@ -215,7 +178,7 @@ def test_the_papers_number_stands_beside_names_in_any_spelling(tmp_path, capsys)
     assert as_json(capsys, "MLE=r", "g 100, d 1, k 10=r")["notes"] == ["g 100, d 1, k 10: unstable in the paper"]
 
 
-def test_other_sizes_than_the_papers_are_told(tmp_path, capsys):
+def test_other_sizes_than_the_papers_are_noted(tmp_path, capsys):
     write_run(tmp_path / "r", [evaluation(0, 3.0, 2.5)], {}, vocab_size=50, oracle_params="oracle.npz")
     (remark,) = as_json(capsys, "MLE=r", "SeqGAN=r", "other=r")["notes"]
     assert remark.startswith("MLE; SeqGAN: ")
@@ -270,11 +233,6 @@ def test_without_matplotlib_only_the_curves_are_refused(table1, capsys, monkeypa
     assert_one_line_error(capsys, "matplotlib", "requirements-dev.txt")
 
 
-def test_the_table_needs_no_matplotlib():
-    code = "import report, sys; assert 'matplotlib' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(ROOT)}).returncode == 0
-
-
 def test_the_authors_log_counts_epochs_in_each_phase(tmp_path, capsys):
     rows = [evaluation(0, 10.17164, 8.5), evaluation(5, 9.429391, 8.4), evaluation(120, 9.0, 8.4), evaluation(125, 8.9, 8.4)]
     write_run(tmp_path / "a/mle-1", rows, {}, total_epochs=200)
@@ -288,42 +246,6 @@ def test_the_authors_log_counts_epochs_in_each_phase(tmp_path, capsys):
     ends = {"a-mle-1-experiment-log.txt": whole, "b-mle-1-experiment-log.txt": pretraining}
     assert {end: text for end in ends for name, text in logs.items() if name.endswith(end)} == ends
     assert len(logs) == 2
-
-
-BROKEN = {
-    "no such run": ("nothing", None, "nothing: no such run"),
-    "no such glob": ("x-*", None, "x-*: no such run"),
-    "a glob without runs": ("*", None, "*: no such run"),
-    "a folder without a run": ("empty", None, "no config.json"),
-    "a file": ("empty/file", None, "holds no run"),
-    "no name": ("=r", None, "NAME=RUNS"),
-    "no runs": ("MLE=", None, "NAME=RUNS"),
-    "no config": ("r", ("config.json", None), "no config.json"),
-    "broken config": ("r", ("config.json", "{"), "config.json is not a JSON object"),
-    "config of something else": ("r", ("config.json", "{}"), "holds no settings"),
-    "config with a wrong type": ("r", ("config.json", '{"args": {"seed": "one"}}'), "whole numbers"),
-    "binary config": ("r", ("config.json", b"\xff\xfe"), "no text"),
-    "no metrics": ("MLE=r", ("metrics.jsonl", None), "no metrics.jsonl"),
-    "empty metrics": ("r", ("metrics.jsonl", ""), "holds no evaluation"),
-    "a broken line": ("r", ("metrics.jsonl", '{"phase": "pretrain_g", "epoch": 1, "step": 1}\n{"a\n'), "line 2"),
-    "a line of something else": ("r", ("metrics.jsonl", "{}\n"), "line 1 is no evaluation"),
-    "broken final.json": ("r", ("final.json", "[1]"), "final.json is not a JSON object"),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_missing_and_broken_files_end_with_one_line(name, tmp_path, capsys):
-    argument, damage, words = BROKEN[name]
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty/file").touch()
-    if damage:
-        folder = write_run(tmp_path / "r", [evaluation(0, 10.0, 8.5)], {})
-        path, content = folder / damage[0], damage[1]
-        path.unlink()
-        if content is not None:
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert call(report.main, argument) == 2
-    assert_one_line_error(capsys, words)
 
 
 @pytest.mark.parametrize(
@@ -352,23 +274,3 @@ def test_music_has_no_nll_of_an_oracle(tmp_path, capsys):
     assert (found["NLL_oracle"], found["NLL_test"], found["paper"]) == ("–", "2.500", "–")
     assert as_json(capsys, "SeqGAN=tunes")["notes"] == []
     assert (tmp_path / "logs/tunes-experiment-log.txt").read_text() == ""
-
-
-def test_real_runs_are_read_as_they_are_written(tmp_path, capsys):
-    short = ["--pretrain_g_epochs", "4", "--eval_every", "2", "--pretrain_d_epochs", "1", "--total_epochs", "3"]
-    for seed in ("1", "2"):
-        assert run(*short, "--seed", seed, "--run_name", f"tiny-{seed}") == 0
-    process = start(*short, "--seed", "3", "--total_epochs", "1000", "--run_name", "cut", cwd=tmp_path)
-    for line in process.stdout:
-        if line.startswith("adversarial"):
-            break
-    process.kill()
-    process.communicate()
-    capsys.readouterr()
-    found = as_json(capsys, "SeqGAN=logs/train/tiny-*", "cut=logs/train/cut", "--final", "--authors_log", "alog")
-    finals = [json.loads((tmp_path / f"logs/train/tiny-{seed}/final.json").read_text()) for seed in (1, 2)]
-    assert found["rows"][0]["end"]["nll_oracle"]["mean"] == pytest.approx(statistics.fmean(f["nll_oracle"] for f in finals))
-    assert [name for name in found["notes"] if "cut is unfinished" in name]
-    text = (tmp_path / "alog/tiny-1-experiment-log.txt").read_text()
-    epochs = [line.split("\t")[1] for line in text.splitlines() if "\t" in line]
-    assert epochs == ["0", "2", "4", "2", "3"]

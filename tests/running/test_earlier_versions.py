@@ -20,7 +20,7 @@ def old_run(tmp_path):
     return shutil.copytree(OLD_RUN, tmp_path / "run")
 
 
-def test_a_run_of_the_version_before_goes_on_to_the_same_numbers(old_run, tmp_path):
+def test_a_run_of_the_version_before_resumes_to_the_same_numbers(old_run, tmp_path):
     flags = ["--resume", "--log_dir", str(old_run), "--eval_log_dir", str(tmp_path / "eval"), "--total_epochs", "5"]
     assert call(main.main, *flags) == 0
     expected = json.loads((OLD_RUN / "expected.json").read_text())

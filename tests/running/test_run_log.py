@@ -1,11 +1,85 @@
-"""What TensorBoard's page of the evaluations opens with."""
+"""What a run leaves: lines and curves that are complete, and what TensorBoard's page of the evaluations opens with."""
+
+import json
 
 import pytest
-from helpers.cli import folders, run, scalars
+import torch
+from helpers.cli import folders, json_lines, run, scalars
+from helpers.whole_run import EPOCHS, WHOLE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from running.run_log import chart
+
+PRETRAINED, STEPS = EPOCHS["pretrain_g"], EPOCHS["pretrain_g"] + EPOCHS["adversarial"]  # epochs of G
+EVALUATED = sorted({*range(0, PRETRAINED, 7), PRETRAINED, *range(0, STEPS, 7), STEPS})
+
+
+def test_a_run_leaves_the_files_that_the_readme_names(finished):
+    names = {p.name for p in (finished / "train").iterdir()}
+    assert {"config.json", "final.json", "last.pt", "metrics.jsonl", "training.jsonl"} <= names
+    assert not [name for name in names if "partial" in name]
+    rows = json_lines(finished / "train/metrics.jsonl")
+    assert [row["step"] for row in rows] == EVALUATED
+    for row in rows:
+        assert {"phase", "epoch", "step", "nll_oracle", "nll_test"} <= row.keys()
+        late = row["step"] > PRETRAINED
+        assert row["phase"] == ("adversarial" if late else "pretrain_g")
+        assert row["epoch"] == row["step"] - (PRETRAINED if late else 0)
+    assert {"d_held_out_accuracy_real", "d_held_out_accuracy_fake", "d_held_out_auc"} <= rows[-1].keys()
+    config = json.loads((finished / "train/config.json").read_text())
+    assert config["args"]["pretrain_g_epochs"] == PRETRAINED
+    assert config["versions"]["torch"] == torch.__version__
+    final = json.loads((finished / "train/final.json").read_text())
+    assert final["samples"] == 50
+    assert final["step"] == STEPS
+
+
+def test_tensorboard_gets_every_curve_once(finished):
+    evaluation, training = scalars(finished / "eval"), scalars(finished / "train")
+    assert set(evaluation) == {
+        "nll",
+        "nll_test",
+        "oracle/entropy",
+        "oracle/kl_g_oracle",
+        "oracle/kl_oracle_g",
+        "oracle/jsd",
+        "samples/entropy_g",
+        "samples/distinct_tokens",
+    }
+    rows = json_lines(finished / "train/metrics.jsonl")
+    assert [step for step, _ in evaluation["nll"]] == [row["step"] for row in rows]
+    assert [value for _, value in evaluation["nll"]] == pytest.approx([row["nll_oracle"] for row in rows])
+    assert [value for _, value in evaluation["nll_test"]] == pytest.approx([row["nll_test"] for row in rows])
+    counted = {tag: [step for step, _ in points] for tag, points in training.items()}
+    for tag in ("pretrain_g/loss", "pretrain_g/grad_norm", "pretrain_g/clipped_share"):
+        assert counted[tag] == list(range(1, PRETRAINED + 1))
+    for tag in (
+        "d_loss",
+        "d_accuracy_real",
+        "d_accuracy_fake",
+        "d_held_out_accuracy_real",
+        "d_held_out_accuracy_fake",
+        "d_held_out_auc",
+    ):
+        assert counted[f"pretrain_d/{tag}"] == list(range(1, EPOCHS["pretrain_d"] + 1))
+    for tag in ("g_loss", "reward", "grad_norm", "clipped_share", "d_loss", "d_accuracy_real", "d_accuracy_fake"):
+        assert counted[f"adversarial/{tag}"] == list(range(PRETRAINED + 1, STEPS + 1))
+    positions = sorted(tag for tag in counted if tag.startswith("adversarial/reward_at/"))
+    assert positions == [f"adversarial/reward_at/{t:02d}" for t in range(1, 6)]
+    assert counted["adversarial/d_held_out_auc"] == [step for step in EVALUATED if step > PRETRAINED]
+
+
+def test_curves_of_two_runs_coincide_until_their_settings_differ(finished, tmp_path):
+    """60 + 0 and 40 + 20 epochs: one axis, and equal numbers up to epoch 40."""
+    assert run(*WHOLE, "--pretrain_g_epochs", str(STEPS), "--total_epochs", "0", *folders(tmp_path)) == 0
+    pure = {row["step"]: row for row in json_lines(tmp_path / "train/metrics.jsonl")}
+    both = {row["step"]: row for row in json_lines(finished / "train/metrics.jsonl")}
+    shared = pure.keys() & both.keys()
+    assert [sum(step < PRETRAINED for step in shared), sum(step > PRETRAINED for step in shared)] == [6, 4]
+    for step in shared:
+        assert (pure[step] == both[step]) == (step <= PRETRAINED)
+    assert "pretrain_d/d_loss" not in scalars(tmp_path / "train")
 
 
 @pytest.fixture(scope="module")
