@@ -1,8 +1,12 @@
-"""Small MIDI files, and folders of them."""
+"""Small MIDI files, folders and zips of them, and the flags of tiny runs on them."""
 
 import io
+import zipfile
 
 import pretty_midi
+
+MUSIC = "--dataset Nottingham --vocab_size 89 --seq_len 8 --eval_every 2 --sample_every 3 --save_every 2".split()
+SHORT = "--pretrain_g_epochs 5 --pretrain_d_epochs 2 --total_epochs 4".split()
 
 
 def tune(*notes, program=0, drum=False):
@@ -28,3 +32,22 @@ def split_folder(root, train=3, valid=1, test=2):
         for i in range(number):
             (root / split / f"{split}_{i}.mid").write_bytes(scale(40 + i, 55 + i))
     return root
+
+
+def damage_zip(path, name, kind):
+    """Overwrite a member of a zip (kind `bytes`), or mark it as encrypted or as of an unknown compression."""
+    with zipfile.ZipFile(path) as file:
+        info, start_of_list = file.getinfo(name), file.start_dir
+    data = bytearray(path.read_bytes())
+    entry = next(
+        i for i in range(start_of_list, len(data)) if data[i : i + 4] == b"PK\1\2" and data[i + 46 :].startswith(name.encode())
+    )
+    if kind == "bytes":
+        first = info.header_offset + 30 + len(name)
+        data[first : first + info.compress_size] = b"\xff" * info.compress_size
+    elif kind == "encrypted":
+        data[entry + 8] |= 1
+        data[info.header_offset + 6] |= 1
+    elif kind == "compression":
+        data[entry + 10] = data[info.header_offset + 8] = 97
+    path.write_bytes(data)
