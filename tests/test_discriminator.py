@@ -62,7 +62,7 @@ def test_scoring_leaves_weights_mode_and_streams_untouched():
     assert torch.equal(world, torch.get_rng_state())
 
 
-def test_scoring_many_sequences_in_parts_changes_nothing(monkeypatch):
+def test_scoring_in_parts_gives_the_same_scores(monkeypatch):
     model = make()
     whole = model.prob_real(random_tokens(9))
     monkeypatch.setattr("discriminator.SCORING_ROWS", {"cpu": 2})
@@ -97,7 +97,7 @@ def test_initialisation_has_the_declared_spread():
     assert not model.gate.bias.any()
 
 
-def test_training_teaches_it_which_class_is_real():
+def test_training_raises_prob_real_of_the_real_class():
     model = Discriminator(10, 8, [(1, 8), (2, 8)], 0.75, torch.Generator().manual_seed(0))
     model.initialise(torch.Generator().manual_seed(0)).train()
     rng = torch.Generator().manual_seed(1)

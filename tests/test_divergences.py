@@ -51,7 +51,7 @@ def test_estimates_approach_the_closed_form(models):
 
 
 def test_standard_errors_cover_as_often_as_they_should(models):
-    """1.96 errors cover the truth 95 times in 100; 400 repetitions know that to about 1.1."""
+    """1.96 errors cover the truth in 95 % of all cases, which 400 repetitions measure to 1.1 %."""
     expected = exact(*models)
     runs = [estimate(*models, 300, seed) for seed in range(1, 401)]
     for name in NAMES:
@@ -59,7 +59,7 @@ def test_standard_errors_cover_as_often_as_they_should(models):
         assert 0.91 < covered < 0.985, name
 
 
-def test_of_a_model_and_itself_all_divergences_vanish(models):
+def test_divergences_of_a_model_from_itself_vanish(models):
     got = estimate(models[0], models[0], 2000, seed=3)
     for name in NAMES[1:]:
         assert got[name] == pytest.approx(0, abs=1e-6)
@@ -72,7 +72,7 @@ def test_models_without_a_common_sequence_are_ln_2_apart():
     assert got["kl_g_oracle"] == pytest.approx(2000 / T) and got["kl_oracle_g"] == pytest.approx(2000 / T)
 
 
-def test_every_evaluation_has_them(tmp_path):
+def test_every_evaluation_has_all_divergences(tmp_path):
     folders = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
     assert run("--pretrain_g_epochs", "2", "--total_epochs", "2", "--pretrain_d_epochs", "1", "--eval_every", "1", *folders) == 0
     rows = [json.loads(line) for line in (tmp_path / "train" / "metrics.jsonl").read_text().splitlines()]
@@ -88,7 +88,7 @@ def test_every_evaluation_has_them(tmp_path):
         assert [step for step, _ in scalars(tmp_path / "eval")[chart(name)]] == [0, 1, 2, 3, 4]
 
 
-def test_an_error_of_one_sequence_is_left_out(tmp_path):
+def test_a_standard_error_of_one_sequence_is_left_out(tmp_path):
     folders = ["--log_dir", str(tmp_path / "train"), "--eval_log_dir", str(tmp_path / "eval")]
     assert run("--pretrain_g_epochs", "1", "--total_epochs", "0", "--eval_samples", "1", "--final_eval_samples", "1", *folders) == 0
     row = json.loads((tmp_path / "train" / "metrics.jsonl").read_text().splitlines()[0])

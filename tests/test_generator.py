@@ -65,14 +65,14 @@ def test_samples_follow_the_probabilities_of_whole_sequences():
 
 
 def test_sampled_nll_equals_teacher_forced_nll():
-    """The log-probabilities under which tokens were drawn, step by step, are those that scoring finds later."""
+    """Tokens are drawn step by step with the log-probabilities that teacher forcing gives them."""
     model = tiny_generator(vocab_size=40, hidden_dim=8)
     samples = model.sample(50, 7, torch.Generator().manual_seed(0))
     drawn_with = -stepwise_log_probabilities(model, samples).gather(2, samples[:, :, None])[:, :, 0]
     torch.testing.assert_close(drawn_with, model.nll(samples))
 
 
-def test_sampling_is_repeatable_and_leaves_global_randomness_alone():
+def test_sampling_is_repeatable_and_does_not_use_the_global_stream():
     model = tiny_generator(vocab_size=40)
     before = torch.get_rng_state()
     first, second = (model.sample(5, 6, torch.Generator().manual_seed(7)) for _ in range(2))
@@ -127,7 +127,7 @@ def test_oracle_nll_agrees_with_float64_numpy(oracle):
 
 
 def test_oracle_entropy_agrees_with_float64_numpy(oracle):
-    """An own sampler and exact conditional entropies, in float64, at the default preset."""
+    """Another sampler, with exact conditional entropies in float64, at the default preset."""
     got, got_error = entropy(oracle, 2000, 20, stream(1, "entropy"))
     expected, expected_error = NumpyLSTM(oracle).entropy(400, 20, np.random.default_rng(0))
     assert expected_error < 0.01

@@ -1,15 +1,12 @@
-"""Numbers against their definitions."""
+"""NLL, entropy, AUC and accuracies against their definitions."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from helpers.reference import tiny_generator
-from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from bleu import Bleu, self_bleu
-from metrics import auc, discriminator_scores, entropy, mean_nll
+from metrics import auc, discriminator_scores, discriminator_training_scores, entropy, mean_nll
 
 
 def test_auc_counts_pairs_and_halves_ties():
@@ -48,45 +45,8 @@ def test_entropy_of_a_uniform_model_is_ln_v():
     assert entropy(model, 10, 4, torch.Generator()) == (pytest.approx(math.log(9)), pytest.approx(0, abs=1e-6))
 
 
-def nltk_bleu(references, sequence):
-    """The same number from nltk, slowly."""
-    return sentence_bleu(references.tolist(), sequence.tolist(), smoothing_function=SmoothingFunction().method1)
-
-
-@pytest.mark.parametrize(
-    ("vocab_size", "num_references", "num", "length", "own_length"),
-    [
-        (4, 7, 5, 9, 9),
-        (30, 20, 9, 8, 8),
-        (3, 2, 4, 6, 4),
-        (5, 3, 4, 4, 7),
-        (9, 5, 5, 3, 3),
-        (2, 9, 9, 12, 12),
-        (200_000, 4, 9, 6, 6),
-    ],
-)
-def test_bleu_agrees_with_nltk(vocab_size, num_references, num, length, own_length):
-    rng = np.random.default_rng(0)
-    references = rng.integers(0, vocab_size, (num_references, length))
-    sequences = rng.integers(0, vocab_size + 1, (num, own_length))  # with tokens that no reference has
-    sequences[: num // 2, :3] = references[0, :3]
-    expected = [nltk_bleu(references, sequence) for sequence in sequences]
-    np.testing.assert_allclose(Bleu(references).score(sequences), expected, rtol=1e-9)
-
-
-def test_bleu_counts_only_what_one_reference_holds():
-    """Clipping by the sum over references, or not at all, would give 1."""
-    references = np.array([[1, 2, 3, 4], [1, 5, 6, 7]])
-    assert Bleu(references).score(references) == pytest.approx([1, 1])
-    sequence = np.array([[1, 1, 1, 1]])
-    assert Bleu(references).score(sequence) == pytest.approx([nltk_bleu(references, sequence[0])])
-    assert Bleu(references).score(np.array([[8, 9, 8, 9]])) == pytest.approx([0])
-
-
-def test_self_bleu_leaves_the_sequence_itself_out():
-    rng = np.random.default_rng(1)
-    sequences = rng.integers(0, 4, (12, 7))
-    sequences[3] = sequences[5]
-    expected = [nltk_bleu(np.delete(sequences, i, axis=0), sequence) for i, sequence in enumerate(sequences)]
-    assert self_bleu(sequences) == pytest.approx(np.mean(expected))
-    assert self_bleu(np.tile(sequences[:1], (4, 1))) == pytest.approx(1)
+def test_accuracies_of_d_are_shares_of_the_sequences_of_each_class():
+    """A d-step returns loss, real correct and all real, fake correct and all fake; a class without sequences has no accuracy."""
+    d_steps = [torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([2.0, 0, 0, 3, 4])]
+    assert discriminator_training_scores(d_steps) == {"d_loss": 1.5, "d_accuracy_real": 1.0, "d_accuracy_fake": 0.75}
+    assert discriminator_training_scores(d_steps[:1]) == {"d_loss": 1.0, "d_accuracy_real": 1.0}

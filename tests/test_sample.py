@@ -1,12 +1,12 @@
 """`python sample.py`: sequences from a checkpoint."""
 
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers.cli import ROOT, assert_one_line_error, call, run
+from helpers.cli import ROOT, assert_one_line_error, call, folders, run
+from helpers.processes import warm_python
 
 import sample
 from generator import Generator
@@ -16,13 +16,12 @@ from generator import Generator
 def log_dir(tmp_path_factory):
     """The folder of a short run."""
     folder = tmp_path_factory.mktemp("run")
-    logs = ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
-    assert run("--pretrain_g_epochs", "3", "--total_epochs", "0", *logs) == 0
+    assert run("--pretrain_g_epochs", "3", "--total_epochs", "0", *folders(folder)) == 0
     return folder / "train"
 
 
 def test_samples_come_from_the_trained_generator(log_dir, tmp_path):
-    """Their NLL under the checkpoint's weights is its entropy, which those of an untrained model miss."""
+    """The frequencies of first tokens are the checkpoint's probabilities."""
     out = tmp_path / "samples.npy"
     assert call(sample.main, str(log_dir), "--num", "4000", "--out", str(out)) == 0
     tokens = np.load(out)
@@ -45,7 +44,7 @@ def test_text_and_array_hold_the_same_sequences(log_dir, tmp_path, capsys):
     assert capsys.readouterr().out == (tmp_path / "a.txt").read_text()
 
 
-def test_seed_and_temperature_matter(log_dir, capsys):
+def test_seed_and_temperature_change_the_sequences(log_dir, capsys):
     texts = []
     for flags in (["--seed", "1"], ["--seed", "2"], ["--seed", "1", "--temperature", "1e-6"], ["--seed", "1"]):
         assert call(sample.main, str(log_dir), *flags) == 0
@@ -56,13 +55,13 @@ def test_seed_and_temperature_matter(log_dir, capsys):
 
 
 def test_a_reader_that_stops_reading_is_no_error(log_dir):
-    command = f"'{sys.executable}' '{ROOT / 'sample.py'}' '{log_dir}' --num 30000 | head -n 1"
+    command = f"'{warm_python()}' '{ROOT / 'sample.py'}' '{log_dir}' --num 30000 | head -n 1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert len(done.stdout.split()) == 5
     assert done.stderr == ""
 
 
-def test_many_sequences_come_in_parts(log_dir, monkeypatch, capsys):
+def test_parts_of_many_sequences_differ(log_dir, monkeypatch, capsys):
     monkeypatch.setattr(sample, "AT_ONCE", 7)
     assert call(sample.main, str(log_dir), "--num", "20") == 0
     assert len(set(capsys.readouterr().out.splitlines())) > 15
@@ -92,7 +91,7 @@ def test_bad_input_ends_with_one_line(log_dir, capsys, flags, words, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_missing_and_broken_checkpoints(capsys, tmp_path):
+def test_missing_and_broken_checkpoints_end_with_one_line(capsys, tmp_path):
     assert call(sample.main, str(tmp_path)) == 2
     assert_one_line_error(capsys, "no checkpoint at")
     (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 broken")
@@ -100,7 +99,7 @@ def test_missing_and_broken_checkpoints(capsys, tmp_path):
     assert_one_line_error(capsys, "not a readable checkpoint")
 
 
-def test_files_are_not_overwritten_unasked(log_dir, capsys, tmp_path):
+def test_files_are_overwritten_only_with_the_flag(log_dir, capsys, tmp_path):
     out = tmp_path / "a.txt"
     out.write_text("mine")
     assert call(sample.main, str(log_dir), "--out", str(out)) == 2

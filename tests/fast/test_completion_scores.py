@@ -39,7 +39,7 @@ def test_scores_are_those_of_the_discriminator(filters, threads):
         torch.set_num_threads(before)
 
 
-def test_the_sequence_counts_not_only_its_completion():
+def test_windows_across_the_prefixs_end_see_the_completion():
     """Completions given by hand that differ from the sequence right after the prefix."""
     discriminator = small_discriminator([(2, 4), (3, 4)])
     tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 7, 8]])
@@ -50,7 +50,7 @@ def test_the_sequence_counts_not_only_its_completion():
 
 
 def test_a_new_scorer_sees_the_new_weights_and_sequences():
-    """Both use the same memory."""
+    """All scorers use the same reused buffers."""
     discriminator = small_discriminator([(2, 4), (3, 4)])
     for seed in range(3):
         tokens = torch.randint(9, (2, 5), generator=torch.Generator().manual_seed(seed))
@@ -73,7 +73,7 @@ def test_action_values_are_the_same_with_and_without_tables():
     torch.testing.assert_close(values[1], values[0], atol=1e-5, rtol=0)
 
 
-def test_tables_are_used_where_they_pay():
+def test_tables_are_used_where_they_are_faster():
     paper = Discriminator(5000, 64, [(1, 100), (5, 200), (20, 160)])
     assert tables_are_faster(paper, 19_456, 20)
     assert not tables_are_faster(paper, 19, 20)  # too few to look up

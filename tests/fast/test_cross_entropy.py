@@ -33,8 +33,8 @@ def test_loss_and_gradients_are_those_of_the_plain_formula(vocab_size, scale, de
         torch.testing.assert_close(got, wanted, rtol=1e-7, atol=1e-10)
 
 
-def test_a_target_next_to_impossible_keeps_its_loss_and_gradient():
-    """Its probability is below float32; the loss is still its logit's distance."""
+def test_a_target_of_probability_zero_in_float32_keeps_its_loss_and_gradient():
+    """The loss is the distance of its logit from the others."""
     hidden, weight, bias = torch.ones(1, 1, requires_grad=True), torch.zeros(3, 1), torch.tensor([0.0, -200.0, 0.0])
     loss = weighted_nll(hidden, weight.requires_grad_(), bias, torch.tensor([1]), torch.ones(1))
     assert loss.item() == pytest.approx(200 + torch.tensor(2.0).log().item())
@@ -43,7 +43,7 @@ def test_a_target_next_to_impossible_keeps_its_loss_and_gradient():
 
 
 def test_no_tensor_of_all_tokens_times_the_vocabulary_is_kept():
-    """What autograd holds on to between forward and backward has the size of the weights and hidden states."""
+    """What autograd keeps for the backward pass has the size of the weights and hidden states."""
     saved = []
     (hidden, weight, bias), targets, weights = inputs(300, 1.0)
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x.numel()) or x, lambda x: x):

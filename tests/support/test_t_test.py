@@ -19,14 +19,14 @@ def test_quantiles_of_the_printed_table(freedom, expected):
     assert t_quantile(0.95, freedom) == pytest.approx(expected, abs=1e-4)
 
 
-def test_other_levels():
+def test_quantiles_of_other_levels():
     assert t_quantile(0.99, 4) == pytest.approx(4.6041, abs=1e-4)
     assert t_quantile(0.5, 1) == pytest.approx(1.0, abs=1e-9)  # the quartile of Cauchy's distribution
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3.7, 12, 250])
 @pytest.mark.parametrize("t", [0.1, 0.9, 2.5, 6.0])
-def test_p_is_what_the_density_leaves_outside(freedom, t):
+def test_p_is_the_integral_of_the_density_outside(freedom, t):
     middles = (np.arange(200_000) + 0.5) * (t / 200_000)
     density = (1 + middles**2 / freedom) ** (-(freedom + 1) / 2)
     density *= math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(freedom * math.pi)
@@ -43,7 +43,7 @@ def test_the_incomplete_beta_function_of_whole_numbers_is_a_binomial_tail(x):
         assert incomplete_beta(x, a, b) == pytest.approx(tail, abs=1e-13)
 
 
-def test_interval_of_a_mean():
+def test_the_interval_of_a_mean_uses_the_t_distribution():
     mean, half = mean_interval([1.0, 2.0, 4.0])
     assert mean == pytest.approx(7 / 3)
     assert half == pytest.approx(4.302653 * math.sqrt(7 / 3) / math.sqrt(3), rel=1e-6)
@@ -69,7 +69,7 @@ def test_welch_on_a_published_example():
     assert welch(two, one) == (-t, freedom, p)
 
 
-def test_welch_knows_unequal_sizes_and_a_side_without_spread():
+def test_welch_with_unequal_sizes_and_with_a_side_without_spread():
     _, freedom, _ = welch([1.0, 1.0, 1.0], [2.0, 3.0])
     assert freedom == pytest.approx(1)  # all of the spread is the second side's, which has one degree
     t, _, p = welch([1.0, 2.0], [1.5, 1.5])
