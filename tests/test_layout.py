@@ -1,6 +1,7 @@
 """The layout: what imports what, and sizes that keep files readable."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -53,7 +54,7 @@ def test_no_import_runs_in_a_circle():
     assert imports("train") >= {"updates", "rewards"}  # the reader of imports sees them
 
 
-def test_music_knows_nothing_of_training():
+def test_music_imports_nothing_of_training():
     for module in (name for name in MODULES if name.startswith("music")):
         assert not imports(module) & {"train", "train_state", "rewards", "updates", "rollout", "discriminator"}, module
 
@@ -69,7 +70,21 @@ def test_functions_and_files_stay_short(module):
     assert [f.name for f in functions(path) if f.end_lineno - f.lineno >= 60] == []
 
 
-def test_functions_import_nothing_but_what_is_optional():
+def test_test_files_stay_short_and_share_only_helpers():
+    """A test file that imports another one runs its fixtures and module code as well."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        text = path.read_text()
+        assert text.count("\n") <= 350, path
+        imported = [n.module or "" for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)]
+        assert not [name for name in imported if re.search(r"(^|\.)(test_\w+|conftest)$", name)], path
+
+
+def test_tests_lie_in_the_folders_of_the_code():
+    folders = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert folders <= {".", *ROOMS, "experiments", "benchmarks"}
+
+
+def test_only_optional_modules_are_imported_in_functions():
     """make_data loads a data set by name, report.py draws with matplotlib where it is installed."""
     found = [
         (module, f.name)
@@ -80,9 +95,7 @@ def test_functions_import_nothing_but_what_is_optional():
     assert found == [("report", "import_pyplot")]
 
 
-@pytest.mark.parametrize(
-    ("command", "absent"), [("report", "torch"), ("report", "tensorboard"), ("main", "pretty_midi"), ("main", "matplotlib")]
-)
-def test_commands_load_only_what_they_need(command, absent):
-    code = f"import {command}, sys; assert {absent!r} not in sys.modules"
+@pytest.mark.parametrize("absent", ["torch", "tensorboard", "matplotlib"])
+def test_the_report_loads_only_what_it_needs(absent):
+    code = f"import report, sys; assert {absent!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

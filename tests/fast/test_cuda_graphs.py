@@ -1,4 +1,4 @@
-"""Recorded steps: the same training, whatever is recorded, and ordinary steps where recording fails."""
+"""Recorded functions: the same training, whatever is recorded, and direct calls where recording fails."""
 
 import copy
 
@@ -19,7 +19,7 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUD
 
 
 @pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
-def test_recorded_steps_train_the_same(changes, monkeypatch):
+def test_recorded_functions_train_the_same(changes, monkeypatch):
     plain, expected = trained(None, monkeypatch, **changes)
     recorded, numbers = trained(StateTape, monkeypatch, **changes)
     recorded_names = {"maximum likelihood", "discriminator", "policy gradient", "samples of G", "roll-outs"}
@@ -33,8 +33,8 @@ def test_recorded_steps_train_the_same(changes, monkeypatch):
     assert numbers == expected
 
 
-def test_a_gpu_s_way_of_training_is_the_cpu_s_up_to_rounding(monkeypatch):
-    """But for dropout, whose masks a GPU draws itself."""
+def test_the_gpus_code_trains_like_the_cpus_up_to_rounding(monkeypatch):
+    """Without dropout, whose masks a GPU draws itself."""
     gpu, _ = trained(None, monkeypatch, d_keep_prob=1.0)
     monkeypatch.undo()
     args = small_args(d_keep_prob=1.0)
@@ -46,8 +46,8 @@ def test_a_gpu_s_way_of_training_is_the_cpu_s_up_to_rounding(monkeypatch):
         torch.testing.assert_close(weights(getattr(gpu, model)), weights(getattr(cpu, model)), atol=1e-4, rtol=1e-3)
 
 
-def test_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
-    """So that a resumed run draws the same ones."""
+def test_dropout_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
+    """Otherwise a resumed run would draw other masks."""
     monkeypatch.setattr("support.threads.CPU_TYPES", ())
     args = small_args(train_size=20)
     data = make_data(args, torch.device("cpu"))
@@ -66,18 +66,18 @@ def test_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
     assert not torch.equal(weights(state.discriminator), weights(other.discriminator))
 
 
-def test_a_step_is_recorded_at_its_fourth_call_and_gives_results_of_its_own():
+def test_a_function_is_recorded_at_its_fourth_call_and_each_result_is_a_copy():
     total = torch.zeros(3)
     calls = []
 
-    def step(x):
+    def function(x):
         calls.append(None)
         total.add_(x)
         return total * 2, x + 1
 
     recorder = TapeRecorder([total])
-    steps = GraphRunner(recorder)
-    results = [steps.run("sum", step, torch.full((3,), float(i))) for i in range(1, 8)]
+    runner = GraphRunner(recorder)
+    results = [runner.run("sum", function, torch.full((3,), float(i))) for i in range(1, 8)]
     assert len(calls) == WARM_UP + 1
     assert recorder.played == 7 - WARM_UP
     assert total.tolist() == [28.0] * 3
@@ -85,52 +85,52 @@ def test_a_step_is_recorded_at_its_fourth_call_and_gives_results_of_its_own():
     assert [plus[0].item() for _, plus in results] == [2, 3, 4, 5, 6, 7, 8]
 
 
-def test_names_and_shapes_have_recordings_of_their_own():
-    steps = GraphRunner(TapeRecorder())
+def test_each_name_and_shape_has_its_own_recording():
+    runner = GraphRunner(TapeRecorder())
     for i in range(6):
         x = torch.full((2,), float(i))
-        assert torch.equal(steps.run("double", lambda x: x * 2, x), x * 2)
-        assert torch.equal(steps.run("negate", lambda x: -x, x), -x)
-        assert torch.equal(steps.run("double", lambda x: x * 2, x[:1]), x[:1] * 2)
-    assert len(steps.recordings) == 3
+        assert torch.equal(runner.run("double", lambda x: x * 2, x), x * 2)
+        assert torch.equal(runner.run("negate", lambda x: -x, x), -x)
+        assert torch.equal(runner.run("double", lambda x: x * 2, x[:1]), x[:1] * 2)
+    assert len(runner.recordings) == 3
 
 
 def test_where_recording_fails_training_goes_on_with_one_warning(capsys):
     total = torch.zeros(1)
 
-    def step(x):
+    def function(x):
         total.add_(x)
         return x * total.item()  # looks at a value
 
     recorder = TapeRecorder([total])
 
     class Failing(TapeRecorder):
-        def record(self, step, inputs):
+        def record(self, function, inputs):
             try:
-                return recorder.record(step, inputs)
+                return recorder.record(function, inputs)
             except RuntimeError as error:
                 total.sub_(inputs[0])  # a real recording does nothing
                 raise RuntimeError(f"{error}\nand more lines") from error
 
-    steps = GraphRunner(Failing())
-    results = [steps.run("bad", step, torch.ones(1)).item() for _ in range(6)]
+    runner = GraphRunner(Failing())
+    results = [runner.run("bad", function, torch.ones(1)).item() for _ in range(6)]
     assert results == [1, 2, 3, 4, 5, 6]
-    assert [steps.run("other", lambda x: x + 1, torch.ones(1)).item() for _ in range(6)] == [2] * 6
+    assert [runner.run("other", lambda x: x + 1, torch.ones(1)).item() for _ in range(6)] == [2] * 6
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert "no CUDA graphs" in error and "bad" in error and "reads a value" in error
     assert recorder.played == 0
 
 
-def test_errors_of_a_step_are_not_taken_for_failed_recordings():
-    steps = GraphRunner(TapeRecorder())
+def test_errors_of_a_function_are_not_taken_for_failed_recordings():
+    runner = GraphRunner(TapeRecorder())
     for _ in range(2):
         with pytest.raises(RuntimeError, match="own"):
-            steps.run("bad", lambda x: (_ for _ in ()).throw(RuntimeError("own")), torch.ones(1))
+            runner.run("bad", lambda x: (_ for _ in ()).throw(RuntimeError("own")), torch.ones(1))
 
 
-def test_loading_a_state_begins_recordings_anew(monkeypatch):
-    """Or they would go on with the optimisers' old tensors."""
+def test_loading_a_state_discards_recordings(monkeypatch):
+    """They would go on with the optimisers' old tensors."""
     state, _ = trained(StateTape, monkeypatch)
     state.load_state_dict(copy.deepcopy(state.state_dict()))
     assert not state.runner.recordings
@@ -141,14 +141,14 @@ def test_only_cuda_records():
     assert type(make_runner(torch.device("cuda"), False, [])) is Runner
 
 
-def test_to_the_cpu_is_no_copy():
+def test_a_move_to_the_cpu_copies_nothing_on_the_cpu():
     x = torch.ones(3)
     assert to_device(x, torch.device("cpu")) is x
 
 
 @needs_cuda
 @pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
-def test_cuda_graphs_train_as_plain_steps_do(changes, capsys):
+def test_cuda_graphs_train_like_direct_calls(changes, capsys):
     device = torch.device("cuda")
     results = []
     for graphs in (False, True):
@@ -182,7 +182,7 @@ def test_on_cuda_training_goes_on_after_a_failed_recording(capsys):
 
 
 @needs_cuda
-def test_cpu_and_cuda_agree_on_losses_over_20_steps(monkeypatch):
+def test_cpu_and_cuda_agree_on_losses_over_20_updates(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn.rnn, "fp32_precision", "ieee")  # as main.py does
     losses = {}
     for name in ("cpu", "cuda"):
@@ -201,7 +201,7 @@ def test_cpu_and_cuda_agree_on_losses_over_20_steps(monkeypatch):
 
 
 class CountsReads(TorchDispatchMode):
-    """Counts how often a number is taken out of a tensor, for which a GPU has to finish its work."""
+    """Counts how often a number is read from a tensor, which makes a CPU wait for its GPU."""
 
     def __init__(self):
         super().__init__()
@@ -219,10 +219,10 @@ class CountsReads(TorchDispatchMode):
         (train.pretrain_g_epoch, dict(train_size=6, scheduled_sampling=0.5), dict(train_size=48, scheduled_sampling=0.5), 0),
         (train.pretrain_d_epoch, dict(train_size=6, d_epochs=1), dict(train_size=48, d_epochs=4), 0),
         (train.adversarial_epoch, dict(d_steps=1, g_steps=1), dict(d_steps=1, g_steps=5), 0),
-        (train.adversarial_epoch, dict(d_steps=1), dict(d_steps=5), 4),  # a round's seed for the masks comes from the CPU
+        (train.adversarial_epoch, dict(d_steps=1), dict(d_steps=5), 4),  # each d-step's seed for the masks is read on the CPU
     ],
 )
-def test_an_epoch_waits_for_no_step(epoch, little, much, own, monkeypatch):
+def test_an_epoch_reads_no_value_from_an_update(epoch, little, much, own, monkeypatch):
     monkeypatch.setattr("support.threads.CPU_TYPES", ())
     reads = []
     for changes in (little, much):

@@ -1,9 +1,6 @@
 """Tiny runs of the command line, and readers of what they leave."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,19 +32,6 @@ def call(command, *flags: str) -> int:
 def folders(folder: Path) -> list[str]:
     """Flags for the log folders below a folder."""
     return ["--log_dir", str(folder / "train"), "--eval_log_dir", str(folder / "eval")]
-
-
-def start(*flags: str, cwd: Path, **options) -> subprocess.Popen:
-    """The same as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "main.py"), *TINY, *flags],
-        cwd=cwd,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def flag_value(flags: list[str], name: str) -> str | None:

@@ -16,7 +16,7 @@ def small_args(**changes):
     """Settings of a run that takes milliseconds."""
     settings = preset_settings("default") | {
         **{"vocab_size": 12, "seq_len": 5, "batch_size": 6, "d_filters": [[2, 4], [3, 4]], "g_emb_dim": 4, "g_hidden_dim": 5},
-        **{"d_emb_dim": 4, "rollout_num": 3, "eval_samples": 20, "final_eval_samples": 30},
+        **{"d_emb_dim": 4, "rollout_num": 3, "d_steps": 2, "d_epochs": 2, "eval_samples": 20, "final_eval_samples": 30},
     }
     return argparse.Namespace(**{**settings, **changes})
 
@@ -62,18 +62,18 @@ def trained(recorder_class, monkeypatch, device="cpu", **changes):
 
 
 class StateTape(TapeRecorder):
-    """Knows what the steps of a training change: found when it records, as optimisers make their state late."""
+    """Knows what the functions of a training change: found when it records, as optimisers make their state late."""
 
     def __init__(self, state):
         super().__init__()
         self.state = state
 
-    def record(self, step, inputs):
+    def record(self, function, inputs):
         models = (self.state.generator, self.state.policy, self.state.discriminator)
         self.changed = [p for model in models for p in model.parameters()] + optimiser_tensors(self.state)
         rng = self.state.discriminator.dropout_rng
         before = rng.get_state()
-        result = super().record(step, inputs)
+        result = super().record(function, inputs)
         rng.set_state(before)
         return result
 

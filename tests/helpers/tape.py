@@ -1,6 +1,6 @@
-"""A CUDA graph's stand-in on the CPU: it records the operations of a step and repeats them on the same memory.
+"""A CUDA graph's stand-in on the CPU: it records the operations of a function and repeats them on the same memory.
 
-As with a graph, a repetition runs no Python of the step, so whatever the step took from Python stays as it was at the recording;
+As with a graph, a repetition runs no Python of the function, so whatever that took from Python stays as it was at the recording;
 and operations that would make a GPU wait or copy from the CPU can't be recorded.
 """
 
@@ -48,23 +48,23 @@ def _tensors(value):
 
 
 class TapeRecorder:
-    """A `graphs.Recorder`.
+    """A `fast.cuda_graphs.Recorder`.
 
     Attributes:
         played: how often something was played back.
     """
 
     def __init__(self, changed=()):
-        self.changed = list(changed)  # what steps change in place; a recording must leave it as it is
+        self.changed = list(changed)  # what functions change in place; a recording must leave it as it is
         self.played = 0
 
-    def warm_up(self, step, inputs):
-        return step(*inputs)
+    def warm_up(self, function, inputs):
+        return function(*inputs)
 
-    def record(self, step, inputs):
+    def record(self, function, inputs):
         before = [tensor.detach().clone() for tensor in self.changed]
         with _Tape() as tape:
-            result = step(*inputs)
+            result = function(*inputs)
         with torch.no_grad():
             for tensor, value in zip(self.changed, before, strict=True):
                 tensor.copy_(value)

@@ -1,4 +1,4 @@
-"""The program on a device that isn't the CPU: nothing mixes devices, and no step does what a CUDA graph can't hold."""
+"""The program on a fake device: nothing mixes devices, and no function that is to be recorded does what a CUDA graph can't hold."""
 
 import sys
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers import small_runs
 from helpers.cli import ROOT, call, folders, run, same, trained_state
-from helpers.elsewhere import ELSEWHERE, Elsewhere, StrictRunner, a_device_elsewhere
+from helpers.fake_device import FAKE, FakeDeviceTensor, StrictRunner, fake_device
 from helpers.small_runs import SETTINGS, trained
 from helpers.tunes import split_folder
 
@@ -24,12 +24,12 @@ from fast.cuda_graphs import PLAIN_RUNNER
 
 @pytest.fixture
 def device(monkeypatch):
-    """The device, whose steps are strict."""
-    monkeypatch.setattr(train_state, "make_runner", lambda where, *_: StrictRunner() if where == ELSEWHERE else PLAIN_RUNNER)
+    """The fake device, with a runner that refuses what a CUDA graph can't hold."""
+    monkeypatch.setattr(train_state, "make_runner", lambda where, *_: StrictRunner() if where == FAKE else PLAIN_RUNNER)
     for module in (main, sample):
-        monkeypatch.setattr(module, "choose_device", lambda _: ELSEWHERE)
-    with a_device_elsewhere():
-        yield ELSEWHERE
+        monkeypatch.setattr(module, "choose_device", lambda _: FAKE)
+    with fake_device():
+        yield FAKE
 
 
 def test_the_device_is_as_strict_as_a_gpu(device):
@@ -39,7 +39,7 @@ def test_the_device_is_as_strict_as_a_gpu(device):
     there.view(3)[1:].mul_(5)
     assert there.tolist() == [1, 5, 5]
     layer = torch.nn.Linear(3, 1).to(device)
-    assert isinstance(layer.weight, Elsewhere)
+    assert isinstance(layer.weight, FakeDeviceTensor)
     layer(there).sum().backward()
     assert layer.weight.grad.tolist() == [[1, 5, 5]]
     assert torch.rand(3, generator=torch.Generator(device), device=device).device == device
@@ -56,15 +56,15 @@ def test_the_device_is_as_strict_as_a_gpu(device):
     "wrong",
     [lambda x: x.sum().item(), lambda x: bool(x[0] > 0), lambda x: x.cpu(), lambda x: x.copy_(torch.ones(3)), lambda x: x[x > 0]],
 )
-def test_steps_are_as_strict_as_a_recording(wrong, device):
+def test_the_runner_refuses_what_a_recording_would(wrong, device):
     x = torch.ones(3, device=device)
     wrong(x)
-    with pytest.raises(RuntimeError, match="inside a step"):
+    with pytest.raises(RuntimeError, match="to be recorded"):
         StrictRunner().run("bad", wrong, x)
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"bf16"}))  # torch knows no autocast for this device
-def test_training_is_the_same_as_in_a_gpu_s_way_on_the_cpu(name, monkeypatch, device):
+def test_training_is_that_of_the_gpus_code_on_the_cpu(name, monkeypatch, device):
     monkeypatch.setattr(small_runs, "EPOCHS", 2)
     there, numbers = trained(None, monkeypatch, device, **SETTINGS[name])
     assert there.runner.names
@@ -73,10 +73,10 @@ def test_training_is_the_same_as_in_a_gpu_s_way_on_the_cpu(name, monkeypatch, de
         assert values == {key: pytest.approx(value, rel=1e-3, abs=1e-5) for key, value in others.items()}
 
 
-SHORT = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --train_size 8".split()
+SHORT = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 1 --d_epochs 1 --train_size 8".split()
 
 
-def test_a_run_goes_on_there_and_on_the_cpu(tmp_path, device, monkeypatch, capsys):
+def test_a_run_resumes_on_the_device_and_on_the_cpu(tmp_path, device, monkeypatch, capsys):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert run(*SHORT, "--total_epochs", "2", *folders(whole)) == 0, capsys.readouterr().err
     assert run(*SHORT, *folders(parts)) == 0, capsys.readouterr().err
@@ -92,21 +92,20 @@ def test_a_run_goes_on_there_and_on_the_cpu(tmp_path, device, monkeypatch, capsy
     assert run("--resume", *folders(whole), "--total_epochs", "3") == 0, capsys.readouterr().err
 
 
-def test_a_run_on_music(tmp_path, device, monkeypatch, capsys):
+def test_a_run_on_music_mixes_no_devices(tmp_path, device, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     tunes = split_folder(tmp_path / "tunes", 5, 2, 3)
     music = ["--dataset", "Nottingham", "--vocab_size", "89", "--seq_len", "8", "--data_dir", str(tunes)]
-    assert run(*SHORT[:-2], *music, *folders(tmp_path)) == 0, capsys.readouterr().err
+    assert run(*SHORT, "--train_size", "0", *music, *folders(tmp_path)) == 0, capsys.readouterr().err
     prime = next((tmp_path / "train").rglob("*.mid"))
-    assert (
-        call(sample.main, str(tmp_path / "train"), "--prime", str(prime), "--length", "12", "--out", str(tmp_path / "song.mid"))
-        == 0
-    )
+    flags = ["--prime", str(prime), "--length", "12", "--out", str(tmp_path / "song.mid")]
+    assert call(sample.main, str(tmp_path / "train"), *flags) == 0
     assert (tmp_path / "song.mid").stat().st_size
 
 
-def test_the_benchmarks(device, monkeypatch):
+def test_the_benchmarks_mix_no_devices(device, monkeypatch):
     monkeypatch.setattr(benchmarks, "SAMPLES", 10)
+    monkeypatch.setattr("data_loader.ENTROPY_SEQUENCES", 100)
     monkeypatch.setitem(categorical.DRAW_ELEMENTS, device.type, 1000)
     tiny = dict(vocab_size=12, seq_len=5, batch_size=6, rollout_num=2, d_filters=[[2, 4], [3, 4]], train_size=0, d_steps=1)
     assert point(tiny, device, repeats=1)["seconds"] > 0
