@@ -61,11 +61,13 @@ class TokenForm:
         suffixes: of the files that `write` can write.
         single: those of them that hold one sequence.
         folders: whether `write` can also fill a folder.
+        prime_counts: whether the tokens of a prime are among the T of a sequence, or come before them.
     """
 
     suffixes: tuple[str, ...] = (".txt", ".npy")
     single: tuple[str, ...] = ()
     folders = False
+    prime_counts = False
 
     def lines(self, tokens: Tensor) -> str:
         """Sequences (M, T) as the lines of a text file: token numbers separated by blanks."""
@@ -82,14 +84,14 @@ class TokenForm:
         else:
             write_atomically(out, lambda file: file.write(self.lines(tokens).encode()))
 
-    def read_prime(self, path: Path) -> Tensor:
-        """The tokens that a file begins a sequence with, (P,).
+    def read_prime(self, prime: str) -> Tensor:
+        """The tokens that every sequence goes on from, (P,), given a file or a text, as the form has it.
 
         Raises:
-            UserError: sequences of this kind can't be read, or the file holds none.
-            OSError: it can't be read.
+            UserError: sequences of this kind have no such beginning, or it can't be read as one.
+            OSError: a file can't be read.
         """
-        raise UserError("--prime: only a run on music can go on from a melody")
+        raise UserError("--prime: only a run on music or text can go on from a beginning")
 
 
 class DataSet(abc.ABC):
@@ -102,7 +104,8 @@ class DataSet(abc.ABC):
         form: how sequences are shown, written and read.
 
     Attributes:
-        writes_samples: whether samples are worth keeping as files while the run is under way.
+        writes_samples: whether samples are kept as files during the training.
+        num_samples: how many each time.
         train: the fixed training set or None.
         held_out: sequences that are never trained on, (R, T), on the run's device.
         reference: the same measures of real data, logged for comparison.
@@ -110,6 +113,7 @@ class DataSet(abc.ABC):
     """
 
     writes_samples = False
+    num_samples = 5
     held_out: Tensor
     reference: dict[str, float]
     runner: Runner = PLAIN_RUNNER
@@ -189,6 +193,14 @@ class DataSet(abc.ABC):
     @abc.abstractmethod
     def summary(self) -> str:
         """One line on the data for the start of a run."""
+
+    def keep_samples(self, samples: Tensor, folder: Path, name: str) -> None:
+        """Write generated sequences (M, T) below a folder of samples under a name; raises OSError."""
+        self.form.write(samples.cpu(), folder / name)
+
+    def texts(self) -> dict[str, str]:
+        """Text files that the run's folder keeps of the data: name -> content."""
+        return {}
 
     def media(self, samples: Tensor, rng: torch.Generator) -> Media:
         """Generated sequences (M, T) as images and sounds, beside as many real ones drawn from `rng`."""

@@ -8,6 +8,7 @@ from typing import Any
 from music.source import TUNES
 from support.command_line import LARGEST_SEED, Flag, StartFrom, whole
 from support.data_source import DataSource
+from text.source import TEXT
 
 _flag = partial(Flag, group="data: the oracle (--dataset LSTM)", start_from=StartFrom.FIXED)
 ORACLE = DataSource(
@@ -52,6 +53,7 @@ ORACLE = DataSource(
 SOURCES: dict[str, DataSource] = {
     "LSTM": ORACLE,
     "Nottingham": TUNES,
+    "Text": TEXT,
 }
 
 

@@ -30,16 +30,20 @@ GENERATOR_INIT = {
 class Generator(nn.Module):
     """LSTM language model over V tokens. Step 1 reads `start_token`, which is a real token as well (as in the authors' code).
 
+    With an end token, sequences are of variable length: the end token is absorbing, so that after the first one only end tokens
+    follow, with probability 1, and shorter sequences are padded with it.
+
     Args:
         vocab_size: V.
         emb_dim: E.
         hidden_dim: H.
         start_token: the token read before the first one.
+        end_token: the token that ends a sequence, or None for sequences of T tokens each.
     """
 
-    def __init__(self, vocab_size: int, emb_dim: int, hidden_dim: int, start_token: int = 0):
+    def __init__(self, vocab_size: int, emb_dim: int, hidden_dim: int, start_token: int = 0, end_token: int | None = None):
         super().__init__()
-        self.start_token = start_token
+        self.start_token, self.end_token = start_token, end_token
         self.embed = nn.Embedding(vocab_size, emb_dim)
         self.lstm = nn.LSTM(emb_dim, hidden_dim, batch_first=True)
         self.output = nn.Linear(hidden_dim, vocab_size)
@@ -101,22 +105,37 @@ class Generator(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Log-probability of every token of the vocabulary at every step: (B, T) -> (B, T, V), in nats."""
-        return self.output(self.hidden(tokens)).log_softmax(dim=-1)
+        log_p = self.output(self.hidden(tokens)).log_softmax(dim=-1)
+        if self.end_token is None:
+            return log_p
+        certain = torch.full_like(log_p[:1, :1], -math.inf)  # (1, 1, V)
+        certain[..., self.end_token] = 0
+        return torch.where(self.counted(tokens)[:, :, None], log_p, certain)
+
+    def counted(self, tokens: Tensor) -> Tensor:
+        """Which tokens are drawn rather than certain, those up to and including the first end token: (B, T) -> bool (B, T)."""
+        if self.end_token is None:
+            return torch.ones_like(tokens, dtype=torch.bool)
+        ended = (tokens == self.end_token).long()
+        return ended.cumsum(dim=1) - ended == 0
 
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:
         """−log G(y_t | y_1..t−1) of each given token, without gradients, for evaluation: (B, T) -> (B, T), in nats."""
         hidden = self.hidden(tokens).flatten(0, 1)  # (B·T, H)
-        return token_nll(hidden, self.output.weight, self.output.bias, tokens.flatten()).view(tokens.shape)
+        nll = token_nll(hidden, self.output.weight, self.output.bias, tokens.flatten()).view(tokens.shape)
+        return nll if self.end_token is None else nll * self.counted(tokens)
 
     def weighted_nll(self, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None) -> Tensor:
         """Σ weights · −log G(y_t | inputs_1..t), a scalar to train on.
 
         Args:
             tokens: y, (B, T).
-            weights: (B, T); no gradient is taken for them.
+            weights: (B, T); no gradient is taken for them. Those of tokens behind the first end token have no effect.
             inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
         """
+        if self.end_token is not None:
+            weights = weights * self.counted(tokens)
         hidden = self.hidden(tokens, inputs).flatten(0, 1)  # (B·T, H)
         return weighted_nll(hidden, self.output.weight, self.output.bias, tokens.flatten(), weights.flatten())
 

@@ -25,6 +25,7 @@ from data_set import DataSet
 from oracle import save_oracle
 from running import memory
 from running.checkpoint import must_fit
+from running.collapse import CollapseWatch
 from running.flags import build_parser
 from running.run_folder import CONFIG, FINAL, locked, must_be_writable, prepare_folders, remove_run
 from running.run_log import RunLog
@@ -32,7 +33,7 @@ from running.settings import Launch, resolve
 from running.trainer import Trainer, final_evaluation
 from support.device import choose_device, describe_device
 from support.errors import BROKEN_PIPE_STATUS, UserError, exit_with_one_line
-from support.files import write_json
+from support.files import write_json, write_text
 from support.threads import on_cpu, set_up
 from train_state import TrainState, make_state
 
@@ -77,6 +78,8 @@ def begin(launch: Launch, state: TrainState, device: torch.device) -> tuple[Data
         save_oracle(data.oracle, Path(args.save_oracle))
     log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
     remove_run(log_dir, eval_log_dir)
+    for name, text in data.texts().items():
+        write_text(log_dir / name, text)
     log = RunLog(log_dir, eval_log_dir)
     log.hyper_parameters(vars(args))
     return data, log
@@ -112,7 +115,9 @@ def train(launch: Launch, device: torch.device) -> int:
     data, log = (begin if launch.checkpoint is None else go_on)(launch, state, device)
     data.runner = state.runner
     log.line(data.summary())
-    trainer = Trainer(state, data, args, log, launch.checkpoint["last_evaluation"] if launch.checkpoint else {})
+    checkpoint = launch.checkpoint or {}
+    watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
+    trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     write_json(log_dir / CONFIG, {"args": vars(args), "versions": versions})
     log.line(f"on {versions['device']}; logs in {log_dir} and {args.eval_log_dir}")

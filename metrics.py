@@ -33,6 +33,15 @@ def mean_nll(model: Generator, tokens: Tensor) -> tuple[float, float]:
     return mean_and_error(sequence_nll(model, tokens) / tokens.shape[1])
 
 
+def ratio_and_error(totals: Tensor, counts: Tensor) -> tuple[float, float]:
+    """Σ totals / Σ counts of independent sequences, (M,) each, and its standard error (delta method); NaN for a single one."""
+    ratio = (totals.sum() / counts.sum()).item()
+    if len(totals) < 2:
+        return ratio, math.nan
+    residuals = totals - ratio * counts
+    return ratio, (residuals.square().sum().sqrt() / counts.sum() * math.sqrt(len(totals) / (len(totals) - 1))).item()
+
+
 class Likelihoods(NamedTuple):
     """−log-likelihoods of whole sequences in nats, float64: samples of G (M,) and of the oracle (R,), each under both."""
 

@@ -1,7 +1,8 @@
 """Sequences from a checkpoint: `python sample.py logs/train/RUN --num 1000 --out samples.txt`.
 
-Writes one sequence a line as token numbers (.txt), or an int64 array (num, length) (.npy). A run on music also writes songs:
-`--out songs/` a folder of MIDI files, `--out song.mid` a single one. Without --out, text goes to the screen.
+Writes one sequence a line (.txt), as text where the run is on text and else as token numbers, or an int64 array (num, length)
+(.npy). A run on music also writes songs: `--out songs/` a folder of MIDI files, `--out song.mid` a single one. Without --out, lines
+go to the screen.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="FILE", help=".txt, .npy or .mid; for songs also a folder (default: text to the screen)"
     )
     parser.add_argument("--length", type=whole(1), metavar="T", help="tokens a sequence, --prime included (default: as trained)")
-    parser.add_argument("--prime", type=Path, metavar="FILE.mid", help="a melody that every song goes on from")
+    parser.add_argument(
+        "--prime",
+        metavar="FILE.mid|TEXT",
+        help="what every sequence goes on from: a melody's MIDI file, or the beginning of a line",
+    )
+    parser.add_argument("--ids", action="store_true", help="write token numbers instead of text")
     parser.add_argument(
         "--temperature",
         type=real(1e-6),  # below, the logits overflow float32
@@ -70,18 +76,18 @@ def check_out(args: argparse.Namespace, form: TokenForm) -> None:
 
 def draw(args: argparse.Namespace, checkpoint: dict, settings: argparse.Namespace, form: TokenForm, device: torch.device) -> Tensor:
     """The sequences, int64 (num, length) on the CPU; raises UserError where the flags do not fit the run."""
-    prime = form.read_prime(args.prime) if args.prime else None
-    primed = 0 if prime is None else len(prime)
-    length = args.length or primed + settings.seq_len
+    primed = 0 if args.prime is None else len(args.prime)
+    longer = settings.seq_len if form.prime_counts and primed < settings.seq_len else primed + settings.seq_len
+    length = args.length or longer
     if primed >= length:
-        raise UserError(f"--length {length} leaves nothing to add to a melody of {primed} frames")
+        raise UserError(f"--length {length} leaves nothing to add to a --prime of {primed} tokens")
     with must_fit():
         generator = make_generator(settings)
         generator.load_state_dict(checkpoint["state"]["generator"])
     generator.to(device)
     rng = stream(args.seed, "sample")
     sizes = [min(AT_ONCE, args.num - first) for first in range(0, args.num, AT_ONCE)]
-    return torch.cat([generator.sample(size, length, rng, args.temperature, prime).cpu() for size in sizes])
+    return torch.cat([generator.sample(size, length, rng, args.temperature, args.prime).cpu() for size in sizes])
 
 
 @exit_with_one_line
@@ -93,6 +99,10 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = load_run(find_checkpoint(args.run))
     settings = argparse.Namespace(**checkpoint["args"])
     form = data_set_class(settings.dataset).form_of(settings, checkpoint["data"])
+    if args.prime is not None:
+        args.prime = form.read_prime(args.prime)
+    if args.ids:
+        form = TokenForm()
     if args.out is not None:
         check_out(args, form)
     if args.num is None:

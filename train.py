@@ -91,7 +91,10 @@ def g_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> tuple[
     tokens = state.sample(args.batch_size, args.seq_len, "policy samples")  # line 8: (B, T)
     rewards = REWARDS[args.reward].values(tokens, state, data, args)  # lines 9 to 11, Eq. 4: (B, T)
     loss, norm = state.runner.run("policy gradient", partial(policy_update, state, args), tokens, rewards)  # line 12, Eq. 8
-    return loss, norm, rewards.mean(dim=0)
+    if state.generator.end_token is None:
+        return loss, norm, rewards.mean(dim=0)
+    counted = state.generator.counted(tokens)
+    return loss, norm, (rewards * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
 
 
 def d_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> Tensor:

@@ -17,6 +17,7 @@ from generator import GENERATOR_INIT, Generator, sample_with_runner
 from support.random_streams import stream
 from support.threads import on_cpu
 
+END_TOKEN = 0  # where sequences are of variable length; also the start token
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
 STREAMS = ("policy samples", "rollouts", "negatives", "shuffle", "dropout", "scheduled sampling", "random reward")
 LATER_STREAMS = ("scheduled sampling", "random reward")  # absent from the checkpoints of early versions, which never drew from them
@@ -104,7 +105,8 @@ class TrainState:
 
 def make_generator(args: argparse.Namespace) -> Generator:
     """A generator of the run's sizes, its weights drawn from the run's seed, on the CPU."""
-    generator = Generator(args.vocab_size, args.g_emb_dim, args.g_hidden_dim)
+    end_token = END_TOKEN if args.variable_length else None
+    generator = Generator(args.vocab_size, args.g_emb_dim, args.g_hidden_dim, end_token=end_token)
     return generator.initialise(stream(args.seed, "generator weights"), **GENERATOR_INIT[args.g_init])
 
 

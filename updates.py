@@ -22,10 +22,15 @@ from train_state import TrainState
 def mle_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on sequences (B, T), read as they are or as `inputs` (B, T).
 
+    Where sequences are of variable length, B·T is the number of tokens that count (`Generator.counted`), here and below.
+
     Returns:
         The loss, and the gradient norm before clipping.
     """
     weights = torch.full(tokens.shape, 1 / tokens.numel(), device=tokens.device)
+    if state.generator.end_token is not None:
+        counted = state.generator.counted(tokens)
+        weights = counted / counted.sum()
     return _generator_update(state, state.generator.weighted_nll(tokens, weights, inputs), "mle", args.grad_clip)
 
 
@@ -43,7 +48,10 @@ def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction
         rewards: Q of each action, (B, T); no gradient is taken for them.
         reduction: "sum" or "mean".
     """
-    return generator.weighted_nll(tokens, rewards / rewards.numel() if reduction == "mean" else rewards)
+    if reduction == "sum":
+        return generator.weighted_nll(tokens, rewards)
+    number = rewards.numel() if generator.end_token is None else generator.counted(tokens).sum()
+    return generator.weighted_nll(tokens, rewards / number)
 
 
 def _generator_update(state: TrainState, loss: Tensor, optimizer: str, grad_clip: float) -> tuple[Tensor, Tensor]:

@@ -63,7 +63,7 @@ def _complete_each(decoder: Decoder, start_token: int, tokens: Tensor, uniforms:
 
     def task(prefix: int, after: RowStates, b: slice) -> None:
         part, numbers = completed[prefix - 1, b], [u[prefix - 1, b] for u in uniforms[prefix - 1 :]]  # each (B', N)
-        first = decoder.draw(after, numbers[0])  # (B', N): the copies share their logits
+        first = decoder.draw(after, numbers[0], tokens[b, prefix - 1])  # (B', N): the copies share their logits
         part[:, :, prefix] = first
         if prefix + 1 < seq_len:
             rest = torch.stack(numbers[1:]).flatten(1)  # (T - prefix - 1, B'·N)
@@ -95,10 +95,10 @@ def _complete_together(decoder: Decoder, start_token: int, tokens: Tensor, unifo
             rows = slice(first, min(first + decoder.sampler.max_rows, old))
             part = select_rows(states, rows)
             decoder.advance(newest[rows], part)
-            newest[rows] = decoder.draw(part, now[:-1].reshape(-1)[rows])
+            newest[rows] = decoder.draw(part, now[:-1].reshape(-1)[rows], newest[rows])
         decoder.advance(tokens[:, position - 1], prefix_state)  # after y_1..position
         new = slice(old, old + group)  # the rows of this prefix
         for own, shared in zip(select_rows(states, new), repeat_rows(prefix_state, num_rollouts), strict=True):
             own.copy_(shared)
-        newest[new] = decoder.draw(prefix_state, now[-1]).view(-1)
+        newest[new] = decoder.draw(prefix_state, now[-1], tokens[:, position - 1]).view(-1)
         completed[:position, :, :, position] = newest[: old + group].view(position, batch, num_rollouts)

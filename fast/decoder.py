@@ -27,6 +27,7 @@ class LanguageModel(Protocol):
     """What a decoder reads of a model: `generator.Generator` has it."""
 
     start_token: int
+    end_token: int | None
     embed: nn.Embedding
     lstm: nn.LSTM
     output: nn.Linear
@@ -100,6 +101,7 @@ class Decoder:
         if expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
             table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)
         self.weights = CellWeights(table, embedding, input_weight, bias, recurrent.t().contiguous())
+        self.end_token = -1 if model.end_token is None else model.end_token
 
     def zero_states(self, num: int) -> RowStates:
         """The states before the start token."""
@@ -111,9 +113,13 @@ class Decoder:
         """Read one token a row, (M,), and change the states to those after it."""
         advance_rows(tokens, states, self.weights, self._gates_buffer(len(tokens)))
 
-    def draw(self, states: RowStates, uniforms: Tensor) -> Tensor:
-        """The next token of each row, one for each uniform number (M,) or (M, K)."""
-        return self.sampler.draw_padded(states.padded, uniforms)
+    def draw(self, states: RowStates, uniforms: Tensor, last: Tensor | None = None) -> Tensor:
+        """The next token of each row, one for each uniform number (M,) or (M, K); after the end token in `last` (M,) only that."""
+        drawn = self.sampler.draw_padded(states.padded, uniforms)
+        if self.end_token < 0 or last is None:
+            return drawn
+        last = last.reshape(-1, *[1] * (drawn.dim() - 1))  # (M,) or (M, 1)
+        return torch.where(last == self.end_token, last, drawn)
 
     def finish(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
         """Draw all tokens from position `first` on, in place: (M, T). On a CPU a chunk of rows is one call without Python's lock.
@@ -131,7 +137,7 @@ class Decoder:
             num = len(tokens[rows])
             buffers = (self._gates_buffer(num), self.sampler.weights_buffer(num))
             chunk = (tokens[rows], first, last[rows], select_rows(states, rows), uniforms[:, rows])
-            finish(*chunk, self.weights, self.sampler.layer, *buffers)
+            finish(*chunk, self.weights, self.sampler.layer, self.end_token, *buffers)
 
     def _gates_buffer(self, num: int) -> Tensor:
         return scratch("gates", (num, 4 * self.hidden_dim), self.weights.bias)
@@ -164,14 +170,19 @@ def finish_rows(
     uniforms: Tensor,
     weights: CellWeights,
     layer: OutputLayer,
+    end_token: int,
     gates: Tensor,
     blocks: Tensor,
 ) -> None:
-    """`Decoder.finish` for one chunk of rows; `gates` and `blocks` are buffers, (M, 4H) and (M, G, S)."""
+    """`Decoder.finish` for one chunk of rows; `gates` and `blocks` are buffers, (M, 4H) and (M, G, S).
+
+    After `end_token` (−1: none) only that token follows. The token before position 0 is the start token, which ends nothing.
+    """
     for position in range(first, tokens.shape[1]):
         advance_rows(last, states, weights, gates)
         sums = softmax_weights(states.padded, layer, blocks)
-        last = draw_from_blocks(blocks, sums, uniforms[position - first].unsqueeze(1), layer.vocab_size).squeeze(1)
+        drawn = draw_from_blocks(blocks, sums, uniforms[position - first].unsqueeze(1), layer.vocab_size).squeeze(1)
+        last = torch.where(last == end_token, last, drawn) if end_token >= 0 and position > 0 else drawn
         tokens.select(1, position).copy_(last)
 
 

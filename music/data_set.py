@@ -69,12 +69,12 @@ class Songs(TokenForm):
             write_atomically(path, lambda file, data=data: file.write(data))
         return paths
 
-    def read_prime(self, path: Path) -> Tensor:
+    def read_prime(self, prime: str) -> Tensor:
         """The tokens of a MIDI file's melody, (P,)."""
         try:
-            return torch.from_numpy(read_tokens(path, self.grid).astype(np.int64))
+            return torch.from_numpy(read_tokens(Path(prime), self.grid).astype(np.int64))
         except MidiError as error:
-            raise UserError(f"--prime {path}: {error}") from error
+            raise UserError(f"--prime {prime}: {error}") from error
 
 
 def remove_songs(folder: Path, keep: list[Path]) -> None:

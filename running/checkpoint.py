@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from running.flags import BEFORE
+from running.flags import BEFORE, FLAGS
 from running.run_folder import LAST
 from support.errors import UserError
 from support.files import write_atomically
@@ -62,7 +62,7 @@ def load_run(path: Path) -> dict[str, Any]:
     payload = load_checkpoint(path)
     if not _is_run(payload):
         raise UserError(f"{path} is not a checkpoint of a run")
-    payload["args"] = {**BEFORE, **payload["args"]}
+    payload["args"] = {**{flag.name: flag.default for flag in FLAGS}, **BEFORE, **payload["args"]}
     return payload
 
 

@@ -99,9 +99,9 @@ DATA_FLAGS = (
         name="dataset",
         type=tuple(SOURCES),
         default="LSTM",
-        help="where the tokens come from: the oracle LSTM, or MIDI files (Nottingham)",
+        help="where the tokens come from: the oracle LSTM, MIDI files (Nottingham), or lines of text (Text)",
     ),
-    _data(name="vocab_size", type=whole(1), default=5000, help="V, number of tokens (Nottingham: 89)"),
+    _data(name="vocab_size", type=whole(1), default=5000, help="V, number of tokens (Nottingham: 89, Text: as the text has)"),
     _data(name="seq_len", type=whole(1), default=20, help="T, tokens in a sequence (Nottingham: 32)"),
     _data(name="batch_size", type=whole(1), default=32, help="B, sequences in a batch, of G and of D"),
     _data(

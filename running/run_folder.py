@@ -16,9 +16,9 @@ except ImportError:  # only POSIX systems have it
 
 CONFIG, FINAL, LAST = "config.json", "final.json", "last.pt"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
-RUN_FILES = (CONFIG, LAST, f".{LAST}.partial", FINAL, METRICS, TRAINING)
+RUN_FILES = (CONFIG, LAST, f".{LAST}.partial", FINAL, METRICS, TRAINING, "vocabulary.txt")
 SAMPLES = "samples"  # folder of the samples that are kept during training
-SAMPLE_FILES = f"{SAMPLES}/epoch_*/song_*.mid"
+SAMPLE_FILES = (f"{SAMPLES}/epoch_*/song_*.mid", f"{SAMPLES}/epoch_*.txt")
 EVENTS = "events.out.tfevents.*"
 
 Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in bytes
@@ -27,7 +27,8 @@ Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in 
 def run_files(log_dir: Path, eval_log_dir: Path) -> list[Path]:
     """The files of a run that are in these folders already."""
     found = [log_dir / name for name in RUN_FILES if (log_dir / name).exists()]
-    found += sorted(log_dir.glob(SAMPLE_FILES))
+    for pattern in SAMPLE_FILES:
+        found += sorted(log_dir.glob(pattern))
     for folder in dict.fromkeys((log_dir, eval_log_dir)):
         found += sorted(folder.glob(EVENTS))
     return found

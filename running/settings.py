@@ -126,9 +126,19 @@ def _with_preset(given: Settings) -> Settings:
     dataset = given.get("dataset", "LSTM")
     preset = preset_settings(given.get("preset", "default"))
     settings = {**preset, **SOURCES[dataset].settings, **fixed_settings(dataset), **given}
-    if settings["preset"] == "paper" and settings["seq_len"] == 32 and "d_filters" not in given:
-        settings["d_filters"] = filter_list(PAPER_FILTERS_32)
+    if "d_filters" not in given:
+        settings["d_filters"] = fitting_filters(settings["preset"], settings["d_filters"], settings["seq_len"])
     return settings
+
+
+def fitting_filters(preset: str, filters: list[list[int]], seq_len: int) -> list[list[int]]:
+    """A preset's filters for sequences of T tokens.
+
+    At T = 32 `paper` has the authors' own for that length. Otherwise those of the preset that are not wider than T are left.
+    """
+    if preset == "paper" and seq_len == 32:
+        return filter_list(PAPER_FILTERS_32)
+    return [[width, number] for width, number in filters if width <= seq_len] or filters
 
 
 def _with_folders(settings: Settings) -> argparse.Namespace:

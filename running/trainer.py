@@ -19,6 +19,7 @@ from generator import Generator
 from metrics import held_out_scores
 from rewards import trains_discriminator
 from running.checkpoint import save_checkpoint
+from running.collapse import CollapseWatch
 from running.profiling import profiled
 from running.run_folder import FINAL, LAST, SAMPLES
 from running.run_log import RunLog
@@ -27,7 +28,6 @@ from support.random_streams import stream
 from train import Metrics, phases
 from train_state import TrainState
 
-SAMPLES_KEPT = 5  # sequences that --sample_every writes each time
 SAMPLE_LINES = 5  # sequences shown in each evaluation's text sample
 
 
@@ -60,6 +60,7 @@ class Trainer:
         args: the run's settings.
         log: open logs.
         last_evaluation: the numbers of the latest evaluation, for the screen.
+        watch: notices a collapse of the generator.
 
     Attributes:
         stop_requested: set it, and the training ends after the epoch under way.
@@ -73,9 +74,10 @@ class Trainer:
         args: argparse.Namespace,
         log: RunLog,
         last_evaluation: dict[str, float],
+        watch: CollapseWatch,
     ):
         self.state, self.data, self.args, self.log = state, data, args, log
-        self.last_evaluation = last_evaluation
+        self.last_evaluation, self.watch = last_evaluation, watch
         self.stop_requested = False
         self.finished = False
 
@@ -149,6 +151,10 @@ class Trainer:
         step = self.state.g_epochs
         where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
         self.log.evaluation(where, {**values, **self.data.reference}, d_scores, self.data.form.text(samples[:SAMPLE_LINES]))
+        if phase != "adversarial":
+            self.watch.before(values)
+        elif warning := self.watch.look({**values, **self.data.reference}):
+            self.log.line(warning)
         if self.args.log_generation:
             self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)
         self.last_evaluation = values
@@ -157,8 +163,8 @@ class Trainer:
     def _keep_samples(self) -> None:
         """Samples as files in the run's folder, and as sounds and images in TensorBoard beside real sequences."""
         seed, step = self.args.seed, self.state.g_epochs
-        samples = self.state.generator.sample(SAMPLES_KEPT, self.data.seq_len, stream(seed, "songs", step))
-        self.data.form.write(samples.cpu(), Path(self.args.log_dir) / SAMPLES / f"epoch_{step:04d}")
+        samples = self.state.generator.sample(self.data.num_samples, self.data.seq_len, stream(seed, "songs", step))
+        self.data.keep_samples(samples, Path(self.args.log_dir) / SAMPLES, f"epoch_{step:04d}")
         self.log.media(self.data.media(samples, stream(seed, "songs beside real ones", step)), step)
 
     def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
@@ -186,6 +192,7 @@ class Trainer:
             "state": self.state.state_dict(),
             "data": self.data.state_dict(),
             "last_evaluation": self.last_evaluation,
+            "watch": self.watch.state_dict(),
             "marks": self.log.marks(),
             "folders": {key: str(folder.resolve()) for key, folder in self.log.folders.items()},
         }

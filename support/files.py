@@ -44,6 +44,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text as UTF-8, atomically; raises OSError."""
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
 def write_json(path: Path, value: object) -> None:
     """Write a value as indented JSON, atomically; raises OSError."""
-    write_atomically(path, lambda file: file.write((json.dumps(value, indent=2) + "\n").encode()))
+    write_text(path, json.dumps(value, indent=2) + "\n")
