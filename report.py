@@ -11,37 +11,18 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from running.paper_tables import ORACLE, TABLES, Table
 from running.runs import Record, Run, group_runs, number
 from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 from support.files import write_atomically
 from support.t_test import mean_interval, welch
 
-COLUMNS = {
-    "nll_oracle": "NLL_oracle",
-    "nll_test": "NLL_test",
-    "entropy_g": "H(G)",
-    "kl_g_oracle": "KL(G‖oracle)",
-    "kl_oracle_g": "KL(oracle‖G)",
-    "jsd": "JSD",
-}
-STOPPED_COLUMNS = {"nll_oracle": "NLL_oracle, early-stopped", "nll_test": "NLL_test, early-stopped"}
-# NLL_oracle in the paper: Table 1, and Figure 3 by (g, d, k). Names as `plain` returns them.
-PAPER = {
-    "random": 10.310,
-    "mle": 9.038,
-    "scheduledsampling": 8.985,
-    "pgbleu": 8.946,
-    "seqgan": 8.736,
-    "g100d1k10": 8.94,
-    "g30d1k30": 8.89,
-    "g1d1k10": 8.81,
-    "g1d5k3": 8.73,
-}
 PAPER_SIZES = {"vocab_size": 5000, "seq_len": 20}
 UNSTABLE = ("g100d1k10",)  # rows that the paper describes as unstable
 AUTHORS_TITLES = {"pretrain_g": "pre-training...", "adversarial": "adversarial training..."}
@@ -82,10 +63,10 @@ def add_early_stopped(rows: list[Row], names: list[str]) -> list[Row]:
     return [each for row in rows for each in (row, *twins.get(id(row), []))]
 
 
-def summary(row: Row, final: bool) -> Record:
+def summary(row: Row, final: bool, table: Table) -> Record:
     """All numbers of a row: means over runs, half widths of their 95 % intervals (None for one run), and the runs' own."""
 
-    def over_runs(records: list[Record], names: dict[str, str]) -> dict[str, Record | None]:
+    def over_runs(records: list[Record], names: Iterable[str]) -> dict[str, Record | None]:
         means = {}
         for name in names:
             values = [value for record in records if (value := number(record, name)) is not None]
@@ -94,14 +75,16 @@ def summary(row: Row, final: bool) -> Record:
         return means
 
     def one(record: Record) -> Record:
-        keep = [name for column in COLUMNS for name in (column, f"{column}_error")]
+        keep = [name for column in table.columns for name in (column, f"{column}_error")]
         return {"step": record.get("step"), **{name: number(record, name) for name in keep if name in record}}
 
     records = row.records(final)
     stopped = [run.early_stopped for run in row.runs]
-    end = over_runs(records, COLUMNS)
-    paper = PAPER.get(plain(row.name)) if end["nll_oracle"] else None  # runs on music may have the same names
-    difference = None if paper is None else end["nll_oracle"]["mean"] - paper
+    end = over_runs(records, table.columns)
+    beside = []
+    for name, values in table.paper.items():
+        paper = values.get(plain(row.name)) if end[name] else None  # runs on other data may have the same names
+        beside.append({"measure": name, "paper": paper, "difference": None if paper is None else end[name]["mean"] - paper})
     return {
         "name": row.name,
         "runs": [
@@ -109,25 +92,34 @@ def summary(row: Row, final: bool) -> Record:
             for run, record, stop in zip(row.runs, records, stopped, strict=True)
         ],
         "end": end,
-        "early_stopped": over_runs(stopped, STOPPED_COLUMNS),
-        "paper": paper,
-        "difference": difference,
+        "early_stopped": over_runs(stopped, table.stopped),
+        "paper": beside[0]["paper"],
+        "difference": beside[0]["difference"],
+        "beside_paper": beside,
+        "real": over_runs(records, [f"real_{name}" for name in table.columns]) if table.real else {},
     }
 
 
-def t_test(rows: list[Row], names: list[str], final: bool) -> Record:
-    """Welch's two-sided test of NLL_oracle between two rows; raises UserError where a row is missing or has too few runs."""
+def fitting_table(rows: list[Row]) -> Table:
+    """The table for what the runs measure."""
+    on_text = all("bleu2" in run.evaluations[-1] for row in rows for run in row.runs)
+    return TABLES["text"] if on_text else ORACLE
+
+
+def t_test(rows: list[Row], names: list[str], final: bool, table: Table, measure: str) -> Record:
+    """Welch's two-sided test of a number between two rows; raises UserError where a row is missing or has too few runs."""
     chosen = [find_row(rows, name) for name in names]
-    samples = [[v for record in row.records(final) if (v := number(record, "nll_oracle")) is not None] for row in chosen]
+    samples = [[v for record in row.records(final) if (v := number(record, measure)) is not None] for row in chosen]
+    title = table.columns[measure]
     for row, sample in zip(chosen, samples, strict=True):
         if len(sample) < 2:
-            raise UserError(f"--ttest needs two or more runs with an NLL_oracle on each side: {row.name} has {len(sample)}")
+            raise UserError(f"--ttest needs two or more runs with {title} on each side: {row.name} has {len(sample)}")
     try:
         t, freedom, p = welch(*samples)
     except ValueError as error:
         raise UserError(f"--ttest {chosen[0].name} {chosen[1].name}: {error}") from error
     difference = math.fsum(samples[0]) / len(samples[0]) - math.fsum(samples[1]) / len(samples[1])
-    return {"rows": [row.name for row in chosen], "difference": difference, "t": t, "freedom": freedom, "p": p}
+    return {"rows": [row.name for row in chosen], "measure": title, "difference": difference, "t": t, "freedom": freedom, "p": p}
 
 
 def run_notes(row: Row, final: bool) -> list[str]:
@@ -148,11 +140,13 @@ def run_notes(row: Row, final: bool) -> list[str]:
     return [f"{row.name}: {text}" for text in found]
 
 
-def notes(rows: list[Row], final: bool) -> list[str]:
+def notes(rows: list[Row], final: bool, table: Table) -> list[str]:
     """Notes below the table: on the runs, and where the paper's number is for another experiment."""
     rows = [row for row in rows if not row.early_stopped]
     found = [text for row in rows for text in run_notes(row, final)]
-    beside_paper = [row for row in rows if summary(row, final)["paper"] is not None]
+    if table is not ORACLE:
+        return found
+    beside_paper = [row for row in rows if summary(row, final, table)["paper"] is not None]
     other_sizes = [row for row in beside_paper if not all(run.settings[k] == v for run in row.runs for k, v in PAPER_SIZES.items())]
     other_oracle = [
         row for row in beside_paper if row not in other_sizes and any(run.settings.get("oracle_params") is None for run in row.runs)
@@ -167,7 +161,7 @@ def notes(rows: list[Row], final: bool) -> list[str]:
     return found
 
 
-def markdown(summaries: list[Record], tests: list[Record], remarks: list[str], final: bool) -> str:
+def markdown(table: Table, summaries: list[Record], tests: list[Record], remarks: list[str], final: bool) -> str:
     """The table as Markdown, with explanations and notes below it."""
 
     def cell(mean: Record | None, runs: int) -> str:
@@ -177,24 +171,35 @@ def markdown(summaries: list[Record], tests: list[Record], remarks: list[str], f
         fewer = "" if mean["runs"] == runs else f" (of {mean['runs']})"
         return f"{mean['mean']:.3f}{interval}{fewer}"
 
-    titles = ["", "runs", *COLUMNS.values(), *STOPPED_COLUMNS.values(), "paper", "difference"]
+    several = len(table.paper) > 1
+    beside = [f"{word}{f', {table.columns[name]}' if several else ''}" for name in table.paper for word in ("paper", "difference")]
+    titles = ["", "runs", *table.columns.values(), *table.stopped.values(), *beside]
     lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
     for row in summaries:
         runs = len(row["runs"])
-        means = [cell(row["end"][name], runs) for name in COLUMNS]
-        means += [cell(row["early_stopped"][name], runs) for name in STOPPED_COLUMNS]
-        paper = "–" if row["paper"] is None else f"{row['paper']:.3f}"
-        difference = "–" if row["difference"] is None else f"{row['difference']:+.3f}"
+        means = [cell(row["end"][name], runs) for name in table.columns]
+        means += [cell(row["early_stopped"][name], runs) for name in table.stopped]
+        for each in row["beside_paper"]:
+            means.append("–" if each["paper"] is None else f"{each['paper']:.3f}")
+            means.append("–" if each["difference"] is None else f"{each['difference']:+.3f}")
         name = " ".join(row["name"].split()).replace("|", "\\|")
-        lines.append(f"| {' | '.join([name, str(runs), *means, paper, difference])} |")
+        lines.append(f"| {' | '.join([name, str(runs), *means])} |")
+    if table.real:
+        runs = len(summaries[0]["runs"])
+        means = [cell(summaries[0]["real"][f"real_{name}"], runs) for name in table.columns]
+        lines.append(f"| {' | '.join(['real training data', '', *means, *['–'] * len(beside)])} |")
     where = "at the end (final.json)" if final else "at the last evaluation"
-    lines += ["", f"Nats per token {where}, and at the evaluation with the lowest NLL_test (early-stopped)."]
-    lines += ["Means over runs ± half a 95 % interval (Student's t; none for one run). Difference: our NLL_oracle − the paper's."]
+    stopped = ", and at the evaluation with the lowest NLL_test (early-stopped)" if table.stopped else ""
+    difference = (
+        f" Difference: our {table.columns[table.tested]} − the paper's." if not several else " Difference: ours − the paper's."
+    )
+    lines += ["", f"{table.caption} {where}{stopped}."]
+    lines += [f"Means over runs ± half a 95 % interval (Student's t; none for one run).{difference}"]
     for test in tests:
         one, two = test["rows"]
         p = "p < 1e-6" if test["p"] < 1e-6 else f"p = {test['p']:.2g}"
         told = f"difference {test['difference']:+.3f}, t = {test['t']:.3f}, {test['freedom']:.1f} degrees of freedom, {p}"
-        lines.append(f"- Welch's t-test (two-sided) of NLL_oracle, {one} against {two}: {told}")
+        lines.append(f"- Welch's t-test (two-sided) of {test['measure']}, {one} against {two}: {told}")
     return "\n".join([*lines, *(f"- {remark}" for remark in remarks)])
 
 
@@ -230,7 +235,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
     drawn = [row for row in rows if not row.early_stopped]
     # the epoch of G at which the adversarial phase begins
     starts = {e["step"] - e["epoch"] for row in drawn for run in row.runs for e in run.evaluations if e["phase"] == "adversarial"}
-    for axis, (name, title) in zip(axes, list(COLUMNS.items())[:2], strict=True):
+    for axis, (name, title) in zip(axes, list(ORACLE.columns.items())[:2], strict=True):
         curves = {row.name: points for row in drawn if (points := curve(row.runs, name))}
         for label, points in curves.items():
             steps, means, low, high = zip(*points, strict=True)
@@ -294,10 +299,21 @@ def build_parser() -> argparse.ArgumentParser:
         "--early_stopped", action="append", default=[], metavar="NAME", help="a further row: NAME as early stopping would leave it"
     )
     parser.add_argument(
-        "--ttest", nargs=2, action="append", default=[], metavar=("A", "B"), help="Welch's t-test of NLL_oracle between two rows"
+        "--ttest",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("A", "B"),
+        help="Welch's t-test between two rows, of the number that the paper compares",
     )
     parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the learning curves: mean, and smallest to largest")
     parser.add_argument("--authors_log", type=Path, metavar="DIR", help="write each run's NLL_oracle in the authors' log format")
+    parser.add_argument(
+        "--table",
+        choices=list(TABLES),
+        help="which table of the paper: 1 oracle, 2 poems, 3 speeches; text: the measures of text without the paper's numbers "
+        "(default: 1, or text for runs on text)",
+    )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of the table")
     return parser
 
@@ -310,9 +326,10 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--curves {args.curves}: the picture's name must end in .png")
     rows = [Row(name, runs) for name, runs in group_runs(args.runs)]
     rows = add_early_stopped(rows, args.early_stopped)
-    summaries = [summary(row, args.final) for row in rows]
-    tests = [t_test(rows, names, args.final) for names in args.ttest]
-    remarks = notes(rows, args.final)
+    table = TABLES[args.table] if args.table else fitting_table(rows)
+    summaries = [summary(row, args.final, table) for row in rows]
+    tests = [t_test(rows, names, args.final, table, measure) for names in args.ttest for measure in table.paper]
+    remarks = notes(rows, args.final, table)
     if args.curves is not None:
         draw_curves(rows, args.curves)
     if args.authors_log is not None:
@@ -320,7 +337,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         print(json.dumps({"rows": summaries, "ttests": tests, "notes": remarks}, indent=2, ensure_ascii=False))
     else:
-        print(markdown(summaries, tests, remarks, args.final))
+        print(markdown(table, summaries, tests, remarks, args.final))
     return 0
 
 

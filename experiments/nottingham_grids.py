@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from music.corpus import CorpusError, folder_members
 from music.midi import TOLERANCE, Grid, Melody, MidiError, encode, melody_of, read_midi
-from running.flags import Parser
+from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 
 GRIDS = (Grid("seconds", 0.4), Grid("seconds", 0.25), Grid("eighth"), Grid("seconds", 0.125))

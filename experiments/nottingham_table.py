@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from running.flags import Parser
 from running.runs import number, read_object, read_text
+from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 
 COLUMNS = {

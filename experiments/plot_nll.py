@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from report import import_pyplot
-from running.flags import Parser
 from running.runs import read_evaluations
+from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 
 PANELS = (("nll_oracle", "NLL_oracle: generated sequences under the oracle"), ("nll_test", "NLL_test: held-out sequences under G"))

@@ -1,10 +1,11 @@
-# Sourced by table1.sh and figure3.sh, which set `experiment`: one run for each row and seed, skipped if it is finished, resumed
+# Sourced by the scripts of the paper's tables, which set `experiment`: one run for each row and seed, skipped if it is finished, resumed
 # if it was interrupted. Reads the environment and the script's flags:
 #   SEEDS="1 2 3"   one run of each row for each (default: 1)
 #   RUNS=FOLDER     where the runs go (default: logs/$experiment)
 #   ORACLE=FILE     the authors' oracle (--oracle_params); without it, and with --smoke, one random oracle for all seeds
 #   PYTHON=COMMAND  default: python
 #   --smoke         as the first flag: --preset smoke, in a folder of its own, to check that the script works
+# Sets `preset` and `data`, the flags of the data set, which a script on other data replaces.
 # All other flags are passed on to every run; those that define a row come after them and take precedence.
 PYTHON=${PYTHON:-python}
 here=$(cd "$(dirname "$0")/.." && pwd)
@@ -17,8 +18,8 @@ if [ "${1:-}" = --smoke ]; then
   shift
 fi
 flags=("$@")
-oracle=(--oracle_seed 1)
-if [ -n "${ORACLE:-}" ] && [ "$preset" = paper ]; then oracle=(--oracle_params "$ORACLE"); fi
+data=(--oracle_seed 1)
+if [ -n "${ORACLE:-}" ] && [ "$preset" = paper ]; then data=(--oracle_params "$ORACLE"); fi
 row_defaults=() # a row's own defaults, which flags may replace
 
 # train ROW SEED START FLAGS...: the run $runs/ROW-SEED; START is the folder of the run that it begins from, or empty.
@@ -38,6 +39,23 @@ train() {
   # a run without a checkpoint was interrupted before there was anything to go on from
   if [ -e "$folder/metrics.jsonl" ]; then set -- "$@" --overwrite; fi
   if [ -n "$start" ]; then set -- "$@" --start_from "$start"; fi
-  "$PYTHON" "$here/main.py" --preset "$preset" "${oracle[@]}" ${row_defaults[@]+"${row_defaults[@]}"} ${flags[@]+"${flags[@]}"} "$@" \
+  "$PYTHON" "$here/main.py" --preset "$preset" "${data[@]}" ${row_defaults[@]+"${row_defaults[@]}"} ${flags[@]+"${flags[@]}"} "$@" \
     --seed "$seed" --log_dir "$folder" --eval_log_dir "$runs/eval/$name"
+}
+
+# text_table TABLE: the rows of a table on text, all from the MLE run of their seed, and the table beside the paper's.
+text_table() {
+  if [ "$preset" = paper ]; then
+    preset=default
+    row_defaults=(--pretrain_g_epochs 3000 --total_epochs 200 --eval_every 20)
+  fi
+  local seed tests=()
+  for seed in "${seeds[@]}"; do
+    train mle "$seed" "" --total_epochs 0
+    train seqgan "$seed" "$runs/mle-$seed"
+    train reward-constant "$seed" "$runs/mle-$seed" --reward constant
+  done
+  if [ "${#seeds[@]}" -gt 1 ]; then tests=(--ttest SeqGAN MLE --ttest "constant reward" MLE); fi
+  "$PYTHON" "$here/report.py" --table "$1" --final "MLE=$runs/mle-*" "SeqGAN=$runs/seqgan-*" \
+    "constant reward=$runs/reward-constant-*" ${tests[@]+"${tests[@]}"}
 }
