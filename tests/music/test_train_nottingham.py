@@ -23,7 +23,7 @@ def shell(folder, *flags, cwd=None, **variables):
     Its python has loaded the project's modules already, where `PYTHON` names no other one.
     """
     for path in ROOT.iterdir():
-        is_room = path.name in ("fast", "music", "running", "support")
+        is_room = path.name in ("fast", "music", "running", "support", "text")
         if path.suffix in (".py", ".sh") or (is_room and not (folder / path.name).exists()):
             (folder / path.name).symlink_to(path) if path.is_dir() else shutil.copy(path, folder)
     environment = {**os.environ, "PYTHON": warm_python(), "NOTTINGHAM_URL": "http://127.0.0.1:9/", **variables}
