@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
-from bleu import Bleu, self_bleu
+from bleu import Bleu, lengths_of, self_bleu, self_bleus
 
 
 def nltk_bleu(references, sequence):
@@ -49,3 +49,26 @@ def test_self_bleu_leaves_the_sequence_itself_out():
     expected = [nltk_bleu(np.delete(sequences, i, axis=0), sequence) for i, sequence in enumerate(sequences)]
     assert self_bleu(sequences) == pytest.approx(np.mean(expected))
     assert self_bleu(np.tile(sequences[:1], (4, 1))) == pytest.approx(1)
+
+
+def test_sequences_that_end_early_are_scored_at_their_true_lengths_as_nltk_does():
+    """Token 0 ends a sequence; the brevity penalty is that of the nearest reference length, of the others for self-BLEU."""
+    rng, smoothing = np.random.default_rng(0), SmoothingFunction().method1
+
+    def plain(row):
+        return row[: lengths_of(row[None], 0)[0]].tolist()
+
+    for _ in range(15):
+        tokens, width = int(rng.integers(3, 8)), int(rng.integers(3, 9))
+        references, sequences = rng.integers(0, tokens, (6, width)), rng.integers(0, tokens + 2, (10, width))
+        references[0] = 1
+        got, own = Bleu(references, 0, 5).scores(sequences, (2, 3, 4, 5)), self_bleus(references, (2, 4), 0)
+        lists = [plain(row) for row in references]
+        for order in (2, 3, 4, 5):
+            for sequence, score in zip(map(plain, sequences), got[order], strict=True):
+                expected = sentence_bleu(lists, sequence, [1 / order] * order, smoothing) if sequence else 0
+                assert score == pytest.approx(expected, abs=1e-9)
+        for order in (2, 4):
+            others = [lists[:i] + lists[i + 1 :] for i in range(6)]
+            scores = [sentence_bleu(o, s, [1 / order] * order, smoothing) if s else 0 for o, s in zip(others, lists, strict=True)]
+            assert own[order] == pytest.approx(np.mean(scores), abs=1e-9)

@@ -11,6 +11,7 @@ from data_sources import SOURCES
 from generator import GENERATOR_INIT
 from oracle import ORACLE_INIT
 from running.flags import BY_NAME, FLAGS, PAPER, PRESETS, SMOKE, build_parser, preset_settings
+from running.settings import resolve
 from support.command_line import boolean
 
 
@@ -131,3 +132,19 @@ def test_presets_differ_where_their_blocks_say():
     default, paper, smoke = (preset_settings(name) for name in PRESETS)
     assert {name for name in default if default[name] != paper[name]} == PAPER.keys()
     assert {name for name in paper if paper[name] != smoke[name]} == SMOKE.keys()
+
+
+@pytest.mark.parametrize(
+    ("preset", "seq_len", "widths"),
+    [
+        ("paper", 20, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20]),
+        ("paper", 32, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16, 24, 32]),
+        ("paper", 28, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20]),
+        ("paper", 7, [1, 2, 3, 4, 5, 6, 7]),
+        ("default", 4, [3]),
+        ("smoke", 3, [1, 2]),
+    ],
+)
+def test_filters_wider_than_the_sequences_are_left_out_of_a_preset(preset, seq_len, widths):
+    args = resolve({"preset": preset, "seq_len": seq_len}).args
+    assert [width for width, _ in args.d_filters] == widths
