@@ -63,11 +63,19 @@ def _complete_each(decoder: Decoder, start_token: int, tokens: Tensor, uniforms:
 
     def task(prefix: int, after: RowStates, b: slice) -> None:
         part, numbers = completed[prefix - 1, b], [u[prefix - 1, b] for u in uniforms[prefix - 1 :]]  # each (B', N)
-        first = decoder.draw(after, numbers[0], tokens[b, prefix - 1])  # (B', N): the copies share their logits
+        if decoder.end_token >= 0:  # where the prefix has ended, the copies of the sequence are its completions already
+            going_on = tokens[b, prefix - 1] != decoder.end_token  # (B',)
+            after, numbers = RowStates(after.padded[going_on], after.cell[going_on]), [u[going_on] for u in numbers]
+            whole, part = part, part[going_on]
+        if not len(part):
+            return
+        first = decoder.draw(after, numbers[0])  # (B', N): the copies share their logits
         part[:, :, prefix] = first
         if prefix + 1 < seq_len:
             rest = torch.stack(numbers[1:]).flatten(1)  # (T - prefix - 1, B'·N)
             decoder.finish(part.view(-1, seq_len), prefix + 1, first.view(-1), repeat_rows(after, num_rollouts), rest)
+        if decoder.end_token >= 0:
+            whole[going_on] = part
 
     size = max(1, decoder.sampler.max_rows // num_rollouts)
     parts = [slice(start, min(start + size, batch)) for start in range(0, batch, size)]

@@ -10,6 +10,7 @@ from helpers.small_runs import gradient, small_run
 import train
 from fast import completions as completions_module
 from fast.completions import completions
+from fast.decoder import Decoder
 from generator import Generator
 from metrics import Likelihoods, divergences, entropy, ratio_and_error, sequence_nll
 from rollout import action_values
@@ -104,6 +105,13 @@ def test_roll_outs_change_nothing_after_the_end(algorithm, monkeypatch):
     assert ((completed == END) | (ended == 0)).all()
     lengths = {tuple(row) for row in (completed[0, 3] == END).tolist()}
     assert len(lengths) == 5  # roll-outs of y_1 end after 1 to 5 tokens
+
+
+def test_ended_prefixes_are_not_drawn_any_further(monkeypatch):
+    rows, draw = [], Decoder.draw
+    monkeypatch.setattr(Decoder, "draw", lambda self, states, *rest: rows.append(len(states.cell)) or draw(self, states, *rest))
+    completions(model(), padded([1], [], [2, 1], [1, 2, 2, 1, 1], seq_len=5), 3, torch.Generator())
+    assert rows == [3, 2, 1, 1]  # sequences whose prefix of 1, 2, 3, 4 tokens goes on
 
 
 def test_both_ways_of_completing_draw_the_same(monkeypatch):
