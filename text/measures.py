@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
+import bleu
 from text import END
 
 
 def lengths_of(lines: np.ndarray) -> np.ndarray:
     """How many tokens come before END in each line: (M, T) -> (M,)."""
-    ended = lines == END
-    return np.where(ended.any(axis=1), ended.argmax(axis=1), lines.shape[1])
+    return bleu.lengths_of(lines, END)
 
 
 def distinct(lines: np.ndarray, n: int) -> float:
