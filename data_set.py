@@ -161,6 +161,12 @@ class DataSet(abc.ABC):
         """Real sequences for a d-step: the whole training set, or one fresh batch."""
         return self.fresh(batch_size) if self.train is None else self.train
 
+    def training_batch(self, num: int) -> Tensor:
+        """Training sequences at random, (num, T): of the fixed set with replacement, or drawn fresh."""
+        if self.train is None:
+            return self.fresh(num)
+        return self.train[to_device(torch.randint(len(self.train), (num,), generator=self.train_rng), self.train.device)]
+
     @abc.abstractmethod
     def training_bleu(self) -> Bleu:
         """BLEU against the training sequences."""

@@ -35,7 +35,7 @@ ORACLE = DataSource(
             name="oracle_params",
             type=str,
             default=None,
-            requires=("dataset", "LSTM"),
+            requires=("dataset", ("LSTM",)),
             help="the oracle from a file: .npz or the authors' pickle; its sizes are the file's",
         ),
         _flag(
@@ -45,7 +45,7 @@ ORACLE = DataSource(
             resumable=True,
             compared=False,
             start_from=StartFrom.OWN,
-            requires=("dataset", "LSTM"),
+            requires=("dataset", ("LSTM",)),
             help="write the oracle to this .npz file, for --oracle_params",
         ),
     ),

@@ -96,12 +96,40 @@ class Generator(nn.Module):
         self.output.bias.normal_(0, output_bias_std, generator=rng)
         return self
 
-    def hidden(self, tokens: Tensor, inputs: Tensor | None = None) -> Tensor:
-        """Hidden state that predicts each token: (B, T) -> (B, T, H). By teacher forcing, unless the inputs (B, T) are given."""
-        if inputs is None:
-            start = torch.full_like(tokens[:, :1], self.start_token)  # (B, 1)
-            inputs = torch.cat([start, tokens[:, :-1]], dim=1)  # (B, T), step t reads token t - 1
-        return self.lstm(self.embed(inputs))[0]
+    def hidden(self, tokens: Tensor, inputs: Tensor | None = None, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Hidden state that predicts each token: (B, T) -> (B, T, H). By teacher forcing, unless the inputs (B, T) are given.
+
+        The masks of dropout multiply the embeddings, (B, T, E), and the hidden states, (B, T, H).
+        """
+        embedded = self.embed(self.inputs(tokens) if inputs is None else inputs)  # (B, T, E)
+        if masks is None:
+            return self.lstm(embedded)[0]
+        return self.lstm(embedded * masks[0])[0] * masks[1]
+
+    def dropout_masks(self, batch: int, seq_len: int, rates: tuple[float, float], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Masks of plain dropout, a fresh one at each step, on the embeddings and on the LSTM's output.
+
+        The hidden state that the LSTM reads at its next step is not dropped (Zaremba et al. 2014).
+
+        Args:
+            batch: B.
+            seq_len: T.
+            rates: the shares of the embeddings and of the outputs that are dropped, below 1.
+            rng: a CPU random stream, the same on every device.
+
+        Returns:
+            (B, T, E) and (B, T, H), 0 or 1 / (1 − rate).
+        """
+        sizes = (self.lstm.input_size, self.lstm.hidden_size)
+        masks = [
+            (torch.rand(batch, seq_len, size, generator=rng) >= rate) / (1 - rate) for size, rate in zip(sizes, rates, strict=True)
+        ]
+        return to_device(masks[0], self.device), to_device(masks[1], self.device)
+
+    def inputs(self, tokens: Tensor) -> Tensor:
+        """What each step reads by teacher forcing, the start token and y_1..T−1: (B, T) -> (B, T)."""
+        start = torch.full_like(tokens[:, :1], self.start_token)  # (B, 1)
+        return torch.cat([start, tokens[:, :-1]], dim=1)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Log-probability of every token of the vocabulary at every step: (B, T) -> (B, T, V), in nats."""
@@ -126,17 +154,20 @@ class Generator(nn.Module):
         nll = token_nll(hidden, self.output.weight, self.output.bias, tokens.flatten()).view(tokens.shape)
         return nll if self.end_token is None else nll * self.counted(tokens)
 
-    def weighted_nll(self, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None) -> Tensor:
+    def weighted_nll(
+        self, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None, masks: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
         """Σ weights · −log G(y_t | inputs_1..t), a scalar to train on.
 
         Args:
             tokens: y, (B, T).
             weights: (B, T); no gradient is taken for them. Those of tokens behind the first end token have no effect.
             inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
+            masks: of dropout (`dropout_masks`).
         """
         if self.end_token is not None:
             weights = weights * self.counted(tokens)
-        hidden = self.hidden(tokens, inputs).flatten(0, 1)  # (B·T, H)
+        hidden = self.hidden(tokens, inputs, masks).flatten(0, 1)  # (B·T, H)
         return weighted_nll(hidden, self.output.weight, self.output.bias, tokens.flatten(), weights.flatten())
 
     def initial_state(self, batch_size: int) -> State:

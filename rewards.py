@@ -1,8 +1,8 @@
 """The rewards: each gives every action y_t of every sequence a value (lines 9 to 11 of Algorithm 1).
 
-`REWARDS` is the table of them; --reward names one. D's probability of "real" is SeqGAN. BLEU is PG-BLEU, a baseline of the paper's
-Table 1. A constant and a random reward carry no information. They are controls: a gain that they reach too is no evidence for the
-discriminator.
+`REWARDS` is the table of them; --reward names one. D's probability of "real" is SeqGAN; `FORMS` are functions of it that other
+recipes use. BLEU is PG-BLEU, a baseline of the paper's Table 1. The others are controls: they carry no information on the sequence,
+so a gain that they reach too is no evidence for the discriminator. `BASELINES` lower the variance of the policy gradient.
 
 Shapes: B sequences, T tokens each, N roll-outs a prefix, M sequences that are scored.
 """
@@ -12,25 +12,50 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from data_set import DataSet
 from fast.completion_scores import CompletionScorer, tables_are_faster
+from original_placement import original_values
 from rollout import action_values
-from train_state import TrainState
+from train_state import TrainState, policy_batch
+
+CLIP = 1e-4  # D's probability is kept this far from 0 and 1 where a form takes logarithms: |logit| ≤ 9.2
+
+
+def _clipped(prob: Tensor) -> Tensor:
+    return prob.clamp(CLIP, 1 - CLIP)
+
+
+# --reward_form: functions of D's probability that a complete sequence is real. Roll-outs average the values of this function.
+FORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "prob": lambda prob: prob,  # the paper
+    "log": lambda prob: _clipped(prob).log(),
+    "minus_log": lambda prob: -torch.log1p(-_clipped(prob)),
+    "logit": lambda prob: _clipped(prob).logit(),
+}
 
 
 def discriminator_values(tokens: Tensor, state: TrainState, _data: DataSet, args: argparse.Namespace) -> Tensor:
-    """Action values of D's probability of "real"."""
-    discriminator = state.discriminator
-    scorer = None
+    """Action values of D's probability of "real", or of a function of it; without roll-outs, the value of the whole sequence."""
+    discriminator, form = state.discriminator, FORMS[args.reward_form]
+
+    def score(sequences: Tensor) -> Tensor:  # (M, T) -> (M,)
+        return form(state.runner.run("scores", discriminator.prob_real, sequences))
+
+    if not args.rollout_num:
+        return score(tokens)[:, None].repeat(1, tokens.shape[1])
+    score_completions = None
     if tables_are_faster(discriminator, tokens.numel() * args.rollout_num, tokens.shape[1]):
         scorer = CompletionScorer(discriminator, tokens)
-    score = partial(state.runner.run, "scores", discriminator.prob_real)
-    return action_values(state.policy, score, tokens, args.rollout_num, state.streams["rollouts"], scorer, state.runner)
+
+        def score_completions(prefix: int, completed: Tensor) -> Tensor:  # (B, N, T) -> (B, N)
+            return form(scorer(prefix, completed))
+
+    rng = state.streams["rollouts"]
+    return action_values(state.policy, score, tokens, args.rollout_num, rng, score_completions, state.runner)
 
 
 def bleu_values(tokens: Tensor, state: TrainState, data: DataSet, args: argparse.Namespace) -> Tensor:
@@ -40,6 +65,8 @@ def bleu_values(tokens: Tensor, state: TrainState, data: DataSet, args: argparse
     def reward(sequences: Tensor) -> Tensor:  # (M, T) -> (M,)
         return torch.from_numpy(bleu.score(sequences.cpu().numpy())).float().to(sequences.device)
 
+    if not args.rollout_num:
+        return reward(tokens)[:, None].repeat(1, tokens.shape[1])
     return action_values(state.policy, reward, tokens, args.rollout_num, state.streams["rollouts"], runner=state.runner)
 
 
@@ -53,6 +80,23 @@ def random_values(tokens: Tensor, state: TrainState, _data: DataSet, _args: argp
     return torch.rand(tokens.shape, generator=state.streams["random reward"]).to(tokens.device)
 
 
+def shuffled_values(tokens: Tensor, state: TrainState, data: DataSet, args: argparse.Namespace) -> Tensor:
+    """D's action values of another sequence of the batch at the same position: SeqGAN's values, without their information.
+
+    The sequences of a batch are independent and of one distribution, so that the next one is as good as one at random.
+    """
+    return discriminator_values(tokens, state, data, args).roll(1, dims=0)
+
+
+def misplaced_values(tokens: Tensor, state: TrainState, _data: DataSet, args: argparse.Namespace) -> Tensor:
+    """D's values where the code that `default` follows puts them; see original_placement.py."""
+
+    def score(sequences: Tensor) -> Tensor:  # (M, T) -> (M,)
+        return FORMS[args.reward_form](state.runner.run("scores", state.discriminator.prob_real, sequences))
+
+    return original_values(state.policy, score, tokens, args.rollout_num, state.streams["rollouts"])
+
+
 @dataclass(frozen=True)
 class Reward:
     """A value of --reward.
@@ -61,11 +105,13 @@ class Reward:
         values: the rewards of sequences (B, T), given the state, the data and the settings: (B, T), column t − 1 belongs to y_t.
         needs_discriminator: whether D is used, and so trained.
         rolls_out: whether prefixes are completed by roll-outs.
+        redraws: whether the policy gradient takes freshly drawn tokens instead of those of the sequences.
     """
 
     values: Callable[[Tensor, TrainState, DataSet, argparse.Namespace], Tensor]
     needs_discriminator: bool = False
     rolls_out: bool = False
+    redraws: bool = False
 
 
 REWARDS = {
@@ -73,15 +119,47 @@ REWARDS = {
     "bleu": Reward(bleu_values, rolls_out=True),
     "constant": Reward(constant_values),
     "random": Reward(random_values),
+    "shuffled": Reward(shuffled_values, needs_discriminator=True, rolls_out=True),
+    "original": Reward(misplaced_values, needs_discriminator=True, rolls_out=True, redraws=True),
+}
+
+
+def mean_baseline(values: Tensor, counted: Tensor) -> Tensor:
+    """Each value less the mean of its position over the batch; this scales the expected policy gradient by (B − 1)/B.
+
+    Args:
+        values: (B, T).
+        counted: which of them count, bool (B, T); the others take no part in the mean.
+    """
+    return values - (values * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
+
+
+def leave_one_out_baseline(values: Tensor, counted: Tensor) -> Tensor:
+    """Each value less the mean of its position over the other sequences; this leaves the expected policy gradient as it is.
+
+    Where no other sequence counts, nothing is subtracted. Arguments as for `mean_baseline`.
+    """
+    others = counted.sum(dim=0) - counted.long()  # (B, T) where this one counts
+    total = (values * counted).sum(dim=0) - values * counted
+    return values - total / others.clamp(min=1)
+
+
+# --baseline: what is subtracted from the values of a batch before the policy gradient, given which of them count.
+BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "none": lambda values, _counted: values,
+    "mean": mean_baseline,
+    "leave_one_out": leave_one_out_baseline,
 }
 
 
 def trains_discriminator(args: argparse.Namespace) -> bool:
     """Whether the run uses D at all, and so trains it."""
-    return args.total_epochs > 0 and REWARDS[args.reward].needs_discriminator
+    return args.total_epochs > 0 and REWARDS[args.reward].needs_discriminator and args.mle_share < 1
 
 
 def drawn_tokens(args: argparse.Namespace) -> float:
     """How many tokens one g-step draws: its sequences, and on average (T − 1)/2 tokens for each roll-out of each token."""
-    rollouts = args.rollout_num if REWARDS[args.reward].rolls_out else 0
-    return args.batch_size * args.seq_len * (1 + rollouts * (args.seq_len - 1) / 2)
+    reward = REWARDS[args.reward]
+    rollouts = args.rollout_num if reward.rolls_out else 0
+    of_each = args.seq_len - 1 if reward.redraws else (args.seq_len - 1) / 2  # the original draws all T of its T − 1 prefixes
+    return policy_batch(args) * args.seq_len * (1 + rollouts * of_each)

@@ -14,6 +14,7 @@ Shapes: B sequences, T tokens each, M sequences of a d-step.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -23,11 +24,12 @@ from torch import Tensor
 from data_set import DataSet
 from discriminator import REAL
 from metrics import discriminator_training_scores, held_out_scores
+from original_placement import redrawn
 from rewards import REWARDS, drawn_tokens, trains_discriminator
 from support.device import to_device
 from support.random_streams import stream
-from train_state import TrainState
-from updates import discriminator_update, mle_update, policy_update, update_rollout_policy
+from train_state import TrainState, policy_batch, policy_lr
+from updates import discriminator_update, mle_update, policy_update, set_learning_rate, update_rollout_policy
 
 Metrics = dict[str, float | list[float]]
 
@@ -44,18 +46,28 @@ def phases(args: argparse.Namespace) -> list[tuple[str, Callable[..., Metrics], 
 
 def pretrain_g_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
     """Maximum likelihood on real sequences; with --scheduled_sampling, a baseline of Table 1, on partly sampled inputs."""
-    losses, norms = [], []
-    omega = max(0.0, 1 - args.scheduled_sampling * state.epochs_done["pretrain_g"])
+    losses, norms, done = [], [], state.epochs_done["pretrain_g"]
+    omega = max(0.0, 1 - args.scheduled_sampling * done)
+    set_learning_rate(state.optimizers["mle"], args.g_lr, args.g_schedule, done, args.pretrain_g_epochs)
     for tokens in data.batches(args.batch_size):  # line 2
         inputs = ()
         if args.scheduled_sampling:
             inputs = (state.generator.mixed_inputs(tokens, omega, state.streams["scheduled sampling"]),)
-        loss, norm = state.runner.run("maximum likelihood", partial(mle_update, state, args), tokens, *inputs)
+        loss, norm = mle_step(state, args, tokens, *inputs)
         losses.append(loss)
         norms.append(norm)
     tokens_read = len(losses) * args.batch_size * args.seq_len
     values = {"loss": _mean(losses), **state.count_updates("pretrain_g", norms, args.grad_clip), "tokens": tokens_read}
     return {**values, "omega": omega} if args.scheduled_sampling else values
+
+
+def mle_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """One update of G by maximum likelihood on sequences (B, T), with dropout if the settings say so; returns as `mle_update`."""
+    tensors = [] if inputs is None else [inputs]
+    if rates := (args.g_emb_dropout, args.g_dropout) if args.g_emb_dropout or args.g_dropout else ():
+        tensors = tensors or [state.generator.inputs(tokens)]
+        tensors += state.generator.dropout_masks(*tokens.shape, rates, state.streams["dropout of G"])
+    return state.runner.run("maximum likelihood", partial(mle_update, state, args), tokens, *tensors)
 
 
 def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
@@ -68,29 +80,47 @@ def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace)
 
 def adversarial_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
     """One pass of the outer loop: g-steps, then d-steps, then β ← θ."""
-    if not state.epochs_done["adversarial"]:
+    done = state.epochs_done["adversarial"]
+    if not done:
         update_rollout_policy(state.policy, state.generator, keep=0)  # line 3: β ← θ; lines 4 and 5 leave θ alone
-    g_steps = [g_step(state, data, args) for _ in range(args.g_steps)]  # lines 7 to 13
+        if state.reference is not None:
+            update_rollout_policy(state.reference, state.generator, keep=0)
+    for optimizer in ("policy", "mle"):
+        set_learning_rate(state.optimizers[optimizer], policy_lr(args), args.g_schedule, done, args.total_epochs)
+    g_steps, mle_steps = [], []
+    for number in range(done * args.g_steps, (done + 1) * args.g_steps):  # lines 7 to 13
+        if is_mle_step(number, args.mle_share):
+            mle_steps.append(mle_step(state, args, data.training_batch(policy_batch(args))))
+        else:
+            g_steps.append(g_step(state, data, args))
     num_d_steps = args.d_steps if trains_discriminator(args) else 0
     d_steps = [d_step(state, data, args) for _ in range(num_d_steps)]  # lines 14 to 17
     update_rollout_policy(state.policy, state.generator, args.rollout_update_rate)  # line 18: β ← θ
-    losses, norms, rewards = zip(*g_steps, strict=True)
-    by_position = torch.stack(rewards).mean(dim=0)  # (T,)
     return {
-        "g_loss": _mean(losses),
-        "reward": by_position.mean().item(),
-        "reward_at": by_position.tolist(),
-        **state.count_updates("adversarial", norms, args.grad_clip),
+        **(_policy_metrics(g_steps) if g_steps else {}),
+        **({"loss": _mean([loss for loss, _ in mle_steps])} if mle_steps else {}),
+        **state.count_updates("adversarial", [step[1] for step in (*g_steps, *mle_steps)], args.grad_clip),
         **(discriminator_training_scores(d_steps) if d_steps else {}),
-        "tokens": args.g_steps * drawn_tokens(args),
+        "tokens": len(g_steps) * drawn_tokens(args) + len(mle_steps) * policy_batch(args) * args.seq_len,
     }
+
+
+def is_mle_step(number: int, share: float) -> bool:
+    """Whether update `number` of G in the adversarial phase, from 0, is one by maximum likelihood; this share of them are."""
+    rounding = 1e-9  # 10 · 0.3 is below 3
+    return math.floor((number + 1) * share + rounding) > math.floor(number * share + rounding)
 
 
 def g_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
     """Samples, rewards, one update of G; returns the loss, the gradient norm, and the mean reward of each position, (T,)."""
-    tokens = state.sample(args.batch_size, args.seq_len, "policy samples")  # line 8: (B, T)
-    rewards = REWARDS[args.reward].values(tokens, state, data, args)  # lines 9 to 11, Eq. 4: (B, T)
-    loss, norm = state.runner.run("policy gradient", partial(policy_update, state, args), tokens, rewards)  # line 12, Eq. 8
+    reward = REWARDS[args.reward]
+    tokens = state.sample(policy_batch(args), args.seq_len, "policy samples")  # line 8: (B, T)
+    rewards = reward.values(tokens, state, data, args)  # lines 9 to 11, Eq. 4: (B, T)
+    targets, inputs = tokens, ()
+    if reward.redraws:
+        targets, inputs = redrawn(state.generator, tokens, state.streams["redrawn tokens"]), (state.generator.inputs(tokens),)
+    update = partial(policy_update, state, args)
+    loss, norm = state.runner.run("policy gradient", update, targets, rewards, *inputs)  # line 12, Eq. 8
     if state.generator.end_token is None:
         return loss, norm, rewards.mean(dim=0)
     counted = state.generator.counted(tokens)
@@ -125,6 +155,12 @@ def d_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> Tensor
             totals += state.runner.run("discriminator", update, pool[index], labels[index])
     totals[0] /= args.d_epochs * num_batches
     return totals
+
+
+def _policy_metrics(g_steps: list[tuple[Tensor, Tensor, Tensor]]) -> Metrics:
+    losses, _, rewards = zip(*g_steps, strict=True)
+    by_position = torch.stack(rewards).mean(dim=0)  # (T,)
+    return {"g_loss": _mean(losses), "reward": by_position.mean().item(), "reward_at": by_position.tolist()}
 
 
 def _mean(values: list[Tensor]) -> float:

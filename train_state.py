@@ -19,8 +19,10 @@ from support.threads import on_cpu
 
 END_TOKEN = 0  # where sequences are of variable length; also the start token
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
-STREAMS = ("policy samples", "rollouts", "negatives", "shuffle", "dropout", "scheduled sampling", "random reward")
-LATER_STREAMS = ("scheduled sampling", "random reward")  # absent from the checkpoints of early versions, which never drew from them
+FIRST_STREAMS = ("policy samples", "rollouts", "negatives", "shuffle", "dropout")
+# Absent from the checkpoints of early versions, which never drew from them:
+LATER_STREAMS = ("scheduled sampling", "random reward", "dropout of G", "redrawn tokens")
+STREAMS = FIRST_STREAMS + LATER_STREAMS
 
 
 @dataclass
@@ -31,6 +33,7 @@ class TrainState:
         generator: G_θ.
         policy: the roll-out policy G_β.
         discriminator: D_φ.
+        reference: G as the pre-training left it, where the policy gradient is held close to it; otherwise None.
         optimizers: "mle" and "policy" for G, one per phase as in the TensorFlow code that `default` follows; "discriminator" for D.
         streams: the random streams that training draws from, by purpose.
         epochs_done: finished epochs of each phase.
@@ -43,6 +46,7 @@ class TrainState:
     generator: Generator
     policy: Generator
     discriminator: Discriminator
+    reference: Generator | None
     optimizers: dict[str, torch.optim.Optimizer]
     streams: dict[str, torch.Generator]
     epochs_done: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PHASES, 0))
@@ -73,6 +77,8 @@ class TrainState:
 
     def _modules(self) -> dict[str, Any]:
         models = {"generator": self.generator, "policy": self.policy, "discriminator": self.discriminator}
+        if self.reference is not None:
+            models["reference"] = self.reference
         return {**models, **{f"optimizer_{name}": optimizer for name, optimizer in self.optimizers.items()}}
 
     def _counts(self) -> dict[str, dict[str, int]]:
@@ -90,6 +96,8 @@ class TrainState:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take over a saved state; raises RuntimeError, KeyError or ValueError where it does not fit."""
         for name, module in self._modules().items():
+            if name == "reference" and not saved["counts"]["epochs_done"]["adversarial"]:
+                continue  # it is copied from G when that phase begins
             module.load_state_dict(saved[name])
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:  # depends on this device, not on the one that saved
@@ -101,6 +109,16 @@ class TrainState:
         for name, counts in self._counts().items():
             counts.update(saved["counts"][name])
         self.seconds = saved["seconds"]
+
+
+def policy_lr(args: argparse.Namespace) -> float:
+    """The learning rate of G in the adversarial phase."""
+    return args.g_lr if args.policy_lr is None else args.policy_lr
+
+
+def policy_batch(args: argparse.Namespace) -> int:
+    """How many sequences a g-step draws."""
+    return args.batch_size if args.policy_batch is None else args.policy_batch
 
 
 def make_generator(args: argparse.Namespace) -> Generator:
@@ -119,17 +137,19 @@ def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
     discriminator = Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters, args.d_keep_prob, masks)
     discriminator.initialise(stream(args.seed, "discriminator weights")).to(device)
 
-    def adam(model: torch.nn.Module, learning_rate: float) -> torch.optim.Optimizer:
+    def adam(model: torch.nn.Module, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.Optimizer:
         trained = [p for p in model.parameters() if p.requires_grad]
-        return torch.optim.Adam(trained, lr=learning_rate, fused=True, capturable=device.type == "cuda")
+        decay = dict(weight_decay=weight_decay, decoupled_weight_decay=True) if weight_decay else {}
+        return torch.optim.Adam(trained, lr=learning_rate, fused=True, capturable=device.type == "cuda", **decay)
 
     return TrainState(
         generator=generator,
         policy=copy.deepcopy(generator).requires_grad_(False),
         discriminator=discriminator,
+        reference=copy.deepcopy(generator).requires_grad_(False) if args.kl_weight else None,
         optimizers={
-            "mle": adam(generator, args.g_lr),
-            "policy": adam(generator, args.g_lr),
+            "mle": adam(generator, args.g_lr, args.g_weight_decay),
+            "policy": adam(generator, policy_lr(args)),
             "discriminator": adam(discriminator, args.d_lr),
         },
         streams=streams,

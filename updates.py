@@ -9,20 +9,38 @@ Shapes: B sequences, T tokens each.
 from __future__ import annotations
 
 import argparse
+import math
 
 import torch
 from torch import Tensor
 
 from discriminator import REAL
+from fast.divergence import weighted_kl
 from generator import Generator
+from rewards import BASELINES
 from support.device import matmul_precision
 from train_state import TrainState
 
+LAST_RATE = 0.03  # of the learning rate, at the end of a cosine schedule
 
-def mle_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+
+def mle_update(
+    state: TrainState,
+    args: argparse.Namespace,
+    tokens: Tensor,
+    inputs: Tensor | None = None,
+    *masks: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Minimise −(1/(B·T)) Σ log G_θ(y_t | y_1..t−1) on sequences (B, T), read as they are or as `inputs` (B, T).
 
     Where sequences are of variable length, B·T is the number of tokens that count (`Generator.counted`), here and below.
+
+    Args:
+        state: what training changes.
+        args: the run's settings.
+        tokens: y.
+        inputs: what each step reads, if not y.
+        masks: the two of `Generator.dropout_masks`, or none.
 
     Returns:
         The loss, and the gradient norm before clipping.
@@ -31,15 +49,31 @@ def mle_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, inpu
     if state.generator.end_token is not None:
         counted = state.generator.counted(tokens)
         weights = counted / counted.sum()
-    return _generator_update(state, state.generator.weighted_nll(tokens, weights, inputs), "mle", args.grad_clip)
+    return _generator_update(state, state.generator.weighted_nll(tokens, weights, inputs, masks or None), "mle", args.grad_clip)
 
 
-def policy_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 8: one ascent step on the expected reward J (Eq. 1), given sequences and rewards (B, T); returns as `mle_update`."""
-    return _generator_update(state, policy_loss(state.generator, tokens, rewards, args.policy_loss), "policy", args.grad_clip)
+def policy_update(
+    state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor, inputs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Eq. 8: one ascent step on the expected reward J (Eq. 1), given sequences and rewards (B, T); returns as `mle_update`.
+
+    With --kl_weight λ the objective is J − λ·KL(G_θ‖G_MLE), with --baseline a baseline is subtracted from the rewards.
+    """
+    generator, counted = state.generator, state.generator.counted(tokens)
+    if not args.kl_weight:
+        loss = policy_loss(generator, tokens, BASELINES[args.baseline](rewards, counted), args.policy_loss, inputs)
+        return _generator_update(state, loss, "policy", args.grad_clip)
+    weights = args.kl_weight * counted / (counted.sum() if args.policy_loss == "mean" else 1)
+    penalty, each = kl_penalty(generator, state.reference, tokens, weights)
+    cost = args.kl_weight * each * counted
+    later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # of the tokens behind y_t: its action value, as far as the divergence goes
+    values = BASELINES[args.baseline](rewards - later, counted)
+    return _generator_update(
+        state, policy_loss(generator, tokens, values, args.policy_loss, inputs) + penalty, "policy", args.grad_clip
+    )
 
 
-def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str) -> Tensor:
+def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str, inputs: Tensor | None = None) -> Tensor:
     """−Σ Q_t · log G_θ(y_t | y_1..t−1) over B·T, or its mean; its negative gradient estimates Eq. 6 by samples (Eq. 7).
 
     Args:
@@ -47,11 +81,33 @@ def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction
         tokens: the sequences that were scored, (B, T).
         rewards: Q of each action, (B, T); no gradient is taken for them.
         reduction: "sum" or "mean".
+        inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
     """
     if reduction == "sum":
-        return generator.weighted_nll(tokens, rewards)
+        return generator.weighted_nll(tokens, rewards, inputs)
     number = rewards.numel() if generator.end_token is None else generator.counted(tokens).sum()
-    return generator.weighted_nll(tokens, rewards / number)
+    return generator.weighted_nll(tokens, rewards / number, inputs)
+
+
+def kl_penalty(generator: Generator, reference: Generator, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(G_θ(·|y_1..t−1) ‖ G_ref(·|y_1..t−1)), exact at each step of given sequences.
+
+    The mean over G_θ's own sequences of its sum over t is the divergence of whole sequences, KL(G_θ‖G_ref).
+
+    Args:
+        generator: G_θ.
+        reference: G_ref, without a gradient.
+        tokens: y, (B, T).
+        weights: of each step, (B, T).
+
+    Returns:
+        The weighted sum, a scalar to train on with the prefixes as they are, and each step's divergence, (B, T), in nats.
+    """
+    hidden = generator.hidden(tokens).flatten(0, 1)  # (B·T, H)
+    with torch.no_grad():
+        other = reference.hidden(tokens).flatten(0, 1)
+    total, each = weighted_kl(hidden, generator.output, other, reference.output, weights.flatten())
+    return total, each.view(tokens.shape)
 
 
 def _generator_update(state: TrainState, loss: Tensor, optimizer: str, grad_clip: float) -> tuple[Tensor, Tensor]:
@@ -60,6 +116,28 @@ def _generator_update(state: TrainState, loss: Tensor, optimizer: str, grad_clip
     norm = torch.nn.utils.clip_grad_norm_(state.generator.parameters(), grad_clip)
     state.optimizers[optimizer].step()
     return loss.detach(), norm
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, base: float, schedule: str, done: int, total: int) -> None:
+    """The learning rate of one of `total` epochs, after `done` of them.
+
+    Args:
+        optimizer: whose rate is set.
+        base: the rate of the first epoch.
+        schedule: "constant", or "cosine": from `base` along half a cosine wave to LAST_RATE of it in the last epoch.
+        done: epochs before this one.
+        total: epochs of the phase.
+    """
+    share = done / max(1, total - 1) if schedule == "cosine" else 0.0
+    rate = base * (LAST_RATE + (1 - LAST_RATE) * (1 + math.cos(math.pi * share)) / 2)
+    for group in optimizer.param_groups:
+        device = group["params"][0].device
+        if not group["capturable"]:
+            group["lr"] = rate
+        elif torch.is_tensor(group["lr"]) and group["lr"].device == device:
+            group["lr"].fill_(rate)  # in place: a CUDA graph reads the rate where it is
+        else:
+            group["lr"] = torch.tensor(rate, device=device)
 
 
 def discriminator_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, labels: Tensor) -> Tensor:

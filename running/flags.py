@@ -12,25 +12,12 @@ from functools import partial
 from typing import Any
 
 from data_sources import SOURCES
-from support.command_line import LARGEST, LARGEST_SEED, Flag, Parser, StartFrom, boolean, real, whole
+from running.training_flags import ADVERSARIAL_FLAGS, DISCRIMINATOR_FLAGS, GENERATOR_FLAGS, filter_list
+from support.command_line import LARGEST_SEED, Flag, Parser, StartFrom, boolean, whole
 
 MAX_THREADS = 1024
-FILTERS = "3x50,5x80,5x80,5x100"
 PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
 PAPER_FILTERS_32 = PAPER_FILTERS.replace("15x160,20x160", "16x160,24x160,32x160")  # for T = 32
-
-
-def filter_list(text: str) -> list[list[int]]:
-    """An argparse type: `3x50,5x80` -> [[3, 50], [5, 80]], filters of (width, number)."""
-    try:
-        filters = [[int(part) for part in item.split("x")] for item in text.split(",")]
-    except ValueError:
-        filters = []
-    if not filters or any(len(item) != 2 or min(item) < 1 for item in filters):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of WIDTHxNUMBER such as {FILTERS}")
-    if max(map(max, filters)) > LARGEST:
-        raise argparse.ArgumentTypeError(f"widths and numbers must be at most {LARGEST}")
-    return filters
 
 
 PRESETS = ("default", "paper", "smoke")
@@ -118,113 +105,6 @@ DATA_FLAGS = (
         help="a new order for each pass over the training set; False: G's batches keep their order, D's keep it within a d-step",
     ),
     *(flag for source in SOURCES.values() for flag in source.flags),
-)
-
-_generator = partial(Flag, group="generator G", start_from=StartFrom.FIXED)
-GENERATOR_FLAGS = (
-    _generator(name="g_emb_dim", type=whole(1), default=32, help="E, G's embedding size"),
-    _generator(name="g_hidden_dim", type=whole(1), default=50, help="H, G's hidden units"),
-    _generator(
-        name="g_init",
-        type=("glorot", "normal"),
-        default="glorot",
-        help="G's weights: Glorot uniform LSTM, or all N(0, 0.1²)",
-    ),
-    _generator(name="g_lr", type=real(0, low_open=True), default=0.01, help="Adam's learning rate, in both phases of G"),
-    _generator(name="grad_clip", type=real(0, low_open=True), default=5.0, help="largest gradient norm of G"),
-    _generator(
-        name="pretrain_g_epochs",
-        type=whole(0),
-        default=1000,
-        resumable=True,
-        help="epochs of maximum likelihood (a batch or a pass each: --train_size)",
-    ),
-    _generator(
-        name="scheduled_sampling",
-        type=real(0, 1),
-        default=0.0,
-        help="decrease per epoch of ω, the share of real inputs in scheduled sampling (the paper: 0.002); 0: MLE",
-    ),
-)
-
-_discriminator = partial(Flag, group="discriminator D", start_from=StartFrom.INHERITED)
-DISCRIMINATOR_FLAGS = (
-    _discriminator(name="d_emb_dim", type=whole(1), default=32, start_from=StartFrom.FIXED_WITH_D, help="D's embedding size"),
-    _discriminator(
-        name="d_filters",
-        type=filter_list,
-        default=FILTERS,
-        start_from=StartFrom.FIXED_WITH_D,
-        help="convolutions, WIDTHxNUMBER,... (paper, T = 32: 16, 24, 32 instead of 15, 20)",
-    ),
-    _discriminator(
-        name="d_keep_prob",
-        type=real(0, 1, low_open=True),
-        default=0.75,
-        help="share of D's features that dropout keeps in training",
-    ),
-    _discriminator(name="d_l2", type=real(0), default=0.0, help="weight of (‖W‖² + ‖b‖²)/2 of D's output layer"),
-    _discriminator(name="d_lr", type=real(0, low_open=True), default=1e-4, help="Adam's learning rate for D"),
-    _discriminator(
-        name="d_precision",
-        type=("float32", "tf32", "bf16"),
-        default="float32",
-        before="float32",
-        resumable=True,
-        help="precision of the matrix products in D's training: tf32 needs CUDA; rewards are always computed in float32",
-    ),
-    _discriminator(
-        name="pretrain_d_epochs",
-        type=whole(0),
-        default=50,
-        resumable=True,
-        help="d-steps before the adversarial phase, each with fresh negatives and k passes",
-    ),
-    _discriminator(
-        name="d_epochs",
-        type=whole(1),
-        default=3,
-        help="k, passes over the negatives of a d-step (batches, where data are drawn fresh)",
-    ),
-)
-
-_adversarial = partial(Flag, group="adversarial training (Algorithm 1)")
-ADVERSARIAL_FLAGS = (
-    _adversarial(
-        name="total_epochs",
-        type=whole(0),
-        default=1000,
-        resumable=True,
-        help="adversarial epochs, after the pre-training",
-    ),
-    _adversarial(name="g_steps", type=whole(1), default=1, help="g-steps an epoch, each one policy-gradient update"),
-    _adversarial(name="d_steps", type=whole(0), default=5, help="d-steps an epoch, each with fresh negatives and k passes"),
-    _adversarial(
-        name="reward",
-        type=("discriminator", "bleu", "constant", "random"),
-        default="discriminator",
-        help="bleu is PG-BLEU; constant and random are controls",
-    ),
-    _adversarial(
-        name="reward_constant",
-        type=real(0, 1e6, low_open=True),
-        default=0.5,
-        requires=("reward", "constant"),
-        help="the reward of --reward constant",
-    ),
-    _adversarial(name="rollout_num", type=whole(1), default=16, help="N, roll-outs of each prefix (Eq. 4)"),
-    _adversarial(
-        name="rollout_update_rate",
-        type=real(0, 1),
-        default=0.0,
-        help="rate in β ← rate·β + (1 − rate)·θ after each adversarial epoch; 0: β ← θ",
-    ),
-    _adversarial(
-        name="policy_loss",
-        type=("mean", "sum"),
-        default="mean",
-        help="whether the policy loss is the mean or the sum over the B·T tokens (Eq. 8)",
-    ),
 )
 
 _evaluation = partial(Flag, group="evaluation and output", resumable=True)

@@ -13,6 +13,7 @@ from data_sources import SOURCES
 from discriminator import scoring_rows
 from fast import categorical
 from fast.completion_scores import TABLE_BYTES
+from train_state import policy_batch
 
 FLOAT, WHOLE = 4, 8  # bytes of a float32; of an int64 or a float64
 PROCESS = 320 * 2**20  # Python, torch and TensorBoard, before any model
@@ -29,7 +30,8 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
     e, h = args.oracle_emb_dim, args.oracle_hidden_dim
     oracle = v * (e + h + 1) + 4 * h * (e + h + 2) if SOURCES[args.dataset].has_oracle else 0
     chunk = max(categorical.DRAW_ELEMENTS["cpu"], v) + max(categorical.CHUNK_ELEMENTS["cpu"], v)
-    completions = (t - 1) * b * n
+    m = policy_batch(args)
+    completions = (t - 1) * m * n
     table = FLOAT * v * places
     windows = sum((t - width + 1) * (width * args.d_emb_dim + number) for width, number in args.d_filters)
     needed = {
@@ -43,8 +45,8 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
         needed["roll-outs"] = 2 * WHOLE * completions * t + WHOLE * completions * t // 2
         tables_fit = table <= TABLE_BYTES
         rows = scoring_rows(t, args.d_filters, args.d_emb_dim, "cpu")
-        scored = threads * 2 * b * n * numbers * t if tables_fit else 2 * rows * windows
-        needed["scoring"] = (table + FLOAT * b * t * places if tables_fit else 0) + FLOAT * scored
+        scored = threads * 2 * m * n * numbers * t if tables_fit else 2 * rows * windows
+        needed["scoring"] = (table + FLOAT * m * t * places if tables_fit else 0) + FLOAT * scored
     return needed
 
 

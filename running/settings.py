@@ -188,9 +188,9 @@ def _check_requirements(settings: Settings, given: Settings) -> None:
     """Refuse flags that have no effect with these settings."""
     for name in given:
         if given[name] is not None and (requires := BY_NAME[name].requires) is not None:
-            other, value = requires
-            if settings[other] != value:
-                raise UserError(f"--{name} has no effect without --{other} {value}: --{other} is {settings[other]}")
+            other, values = requires
+            if settings[other] not in values:
+                raise UserError(f"--{name} has no effect without --{other} {' or '.join(values)}: --{other} is {settings[other]}")
 
 
 def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
@@ -200,12 +200,28 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     for name, (value, reason) in SOURCES[args.dataset].fixed.items():
         if getattr(args, name) != value:
             raise UserError(f"--{name} {getattr(args, name)}: {reason}")
+    _check_recipe(args)
     if not args.is_train and not args.evaluate:
         raise UserError("--is_train False --evaluate False leaves nothing to do")
     if trains_discriminator(args) and not args.d_steps and not args.pretrain_d_epochs:
         raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
     if checkpoint is not None and args.is_train:
         _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"])
+
+
+def _check_recipe(args: argparse.Namespace) -> None:
+    """Refuse rewards and baselines that need what these settings do not have."""
+    if args.policy_batch is None:
+        batch, flag = args.batch_size, "batch_size"
+    else:
+        batch, flag = args.policy_batch, "policy_batch"
+    if batch == 1 and (args.reward == "shuffled" or args.baseline != "none"):
+        what = "--reward shuffled" if args.reward == "shuffled" else f"--baseline {args.baseline}"
+        raise UserError(f"{what} needs other sequences in the batch: --{flag} is 1")
+    if args.reward == "original" and args.variable_length:
+        raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")
+    if args.reward == "original" and not args.rollout_num:
+        raise UserError("--reward original is made of roll-outs: --rollout_num is 0")
 
 
 def _check_folders(args: argparse.Namespace) -> None:

@@ -88,7 +88,7 @@ class Flag:
         resumable: whether a resumed run may change it.
         compared: whether runs that differ in it are different experiments.
         start_from: what --start_from does with it.
-        requires: (flag, value) without which it has no effect, and is refused where it is given.
+        requires: (flag, values): without one of these values it has no effect, and is refused where it is given.
     """
 
     name: str
@@ -100,7 +100,7 @@ class Flag:
     resumable: bool = False
     compared: bool = True
     start_from: StartFrom = StartFrom.OWN
-    requires: tuple[str, str] | None = None
+    requires: tuple[str, tuple[str, ...]] | None = None
 
     def add_to(self, group: Any, presets: str) -> None:
         """Add it to an argparse group; `presets` is appended to its help."""

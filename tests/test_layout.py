@@ -26,7 +26,7 @@ LAYERS = (
         "data_set",
         "data_loader",
     ),
-    ("train_state", "rewards", "updates"),
+    ("train_state", "original_placement", "rewards", "updates"),
     ("train",),
     ("running",),
     ("main", "sample", "report"),

@@ -8,7 +8,7 @@ from support.command_line import Flag, StartFrom, boolean, whole
 from support.data_source import DataSource
 from text import KINDS, LONG
 
-_flag = partial(Flag, group="data: text (--dataset Text)", start_from=StartFrom.FIXED, requires=("dataset", "Text"))
+_flag = partial(Flag, group="data: text (--dataset Text)", start_from=StartFrom.FIXED, requires=("dataset", ("Text",)))
 TEXT = DataSource(
     module="text.data_set",
     name="TextData",

@@ -85,4 +85,11 @@ SETTINGS = {
     "lagged roll-out policy": dict(rollout_update_rate=0.5, g_steps=2),
     "bleu": dict(reward="bleu"),
     "bf16": dict(d_precision="bf16"),
+    "dropout and weight decay": dict(g_dropout=0.2, g_emb_dropout=0.1, g_weight_decay=0.01),
+    "gentle": dict(
+        **dict(rollout_num=0, baseline="leave_one_out", reward_form="logit", kl_weight=0.1, mle_share=0.5, g_steps=2),
+        **dict(policy_lr=1e-3, policy_batch=9),
+    ),
+    "shuffled": dict(reward="shuffled", baseline="mean", reward_form="log"),
+    "original": dict(reward="original"),
 }

@@ -35,7 +35,7 @@ class _Tape(TorchDispatchMode):
         if reason := why_not(function, args):
             raise RuntimeError(f"{function} {reason}")
         result = function(*args, **(kwargs or {}))
-        self.calls.append((function, args, kwargs or {}, result))
+        self.calls.append((function, args, kwargs or {}, torch.is_grad_enabled(), result))
         return result
 
 
@@ -76,8 +76,10 @@ class TapeRecorder:
             self._repeat(calls)
 
     def _repeat(self, calls):
-        for function, args, kwargs, recorded in calls:
+        for function, args, kwargs, with_gradient, recorded in calls:
             given = {tensor.untyped_storage().data_ptr() for tensor in _tensors((args, tuple(kwargs.values())))}
-            for new, old in zip(_tensors(function(*args, **kwargs)), _tensors(recorded), strict=True):
+            with torch.set_grad_enabled(with_gradient):  # an LSTM keeps more where gradients are taken
+                repeated = function(*args, **kwargs)
+            for new, old in zip(_tensors(repeated), _tensors(recorded), strict=True):
                 if old.untyped_storage().data_ptr() not in given:  # neither a view of an argument nor one that was changed
                     old.copy_(new)
