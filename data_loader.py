@@ -21,12 +21,13 @@ from support.random_streams import stream
 
 ENTROPY_SEQUENCES = 10_000  # for the oracle's entropy
 BLEU_REFERENCES = 10_000
+VALIDATION_SEQUENCES = 1000  # at most: evaluations compare the same ones, so that few are enough
 
 
 class OracleData(DataSet):
     """Sequences from the oracle: the synthetic experiment of the paper.
 
-    Training and held-out sequences come from different random streams.
+    Training, validation and held-out sequences come from different random streams.
 
     Args:
         args: the run's settings.
@@ -59,6 +60,8 @@ class OracleData(DataSet):
             fixed = None if saved["train"] is None else saved["train"].to(device)
             self.reference = saved["reference"]
             rng.set_state(saved["train_rng"])
+        num_valid = min(args.eval_samples, VALIDATION_SEQUENCES)
+        self.valid = self.oracle.sample(num_valid, args.seq_len, stream(args.seed, "validation data"))
         self.known: Tensor | None = None  # the held-out sequences whose likelihood under the oracle is in nll_known
         self.bleu: Bleu | None = None
         super().__init__(args, rng, fixed, TokenForm())

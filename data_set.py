@@ -24,7 +24,7 @@ from torch import Tensor
 from bleu import Bleu
 from fast.cuda_graphs import PLAIN_RUNNER, Runner
 from generator import Generator
-from metrics import mean_and_error, with_errors
+from metrics import mean_and_error, sequence_nll, with_errors
 from support.device import to_device
 from support.errors import UserError
 from support.files import write_atomically
@@ -107,7 +107,8 @@ class DataSet(abc.ABC):
         writes_samples: whether samples are kept as files during the training.
         num_samples: how many each time.
         train: the fixed training set or None.
-        held_out: sequences that are never trained on, (R, T), on the run's device.
+        held_out: test sequences, never trained on and never used to choose anything, (R, T), on the run's device.
+        valid: other sequences that are never trained on, (R', T), to choose epochs and settings by; None where there are none.
         reference: the same measures of real data, logged for comparison.
         runner: runs sampling from a model, directly or as a CUDA graph.
     """
@@ -115,6 +116,7 @@ class DataSet(abc.ABC):
     writes_samples = False
     num_samples = 5
     held_out: Tensor
+    valid: Tensor | None = None
     reference: dict[str, float]
     runner: Runner = PLAIN_RUNNER
 
@@ -181,6 +183,10 @@ class DataSet(abc.ABC):
             held_out: real sequences, (R, T).
         """
 
+    def nll_valid(self, generator: Generator) -> float:
+        """−log G of the validation sequences, in nats per token that counts."""
+        return (sequence_nll(generator, self.valid).sum() / generator.counted(self.valid).sum()).item()
+
     def common_measures(self, samples: Tensor, nll_held_out: Tensor) -> dict[str, float]:
         """NLL_test from the −log-likelihoods (R,) of held-out sequences, and how many tokens the samples (M, T) use."""
         return {
@@ -211,6 +217,10 @@ class DataSet(abc.ABC):
     def media(self, samples: Tensor, rng: torch.Generator) -> Media:
         """Generated sequences (M, T) as images and sounds, beside as many real ones drawn from `rng`."""
         return Media({}, {})
+
+    def form_state(self) -> dict[str, Any]:
+        """What `form_of` needs besides the settings, as tensors, numbers and strings."""
+        return {}
 
     @abc.abstractmethod
     def state_dict(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from data_loader import make_data
 from data_set import DataSet
 from oracle import save_oracle
 from running import memory
+from running.best import Best
 from running.checkpoint import must_fit
 from running.collapse import CollapseWatch
 from running.flags import build_parser
@@ -74,6 +75,8 @@ def begin(launch: Launch, state: TrainState, device: torch.device) -> tuple[Data
         with must_fit():
             state.load_state_dict(saved)
             data = make_data(args, device, launch.source["data"])
+    if args.patience and data.valid is None:
+        raise UserError(f"--patience {args.patience}: there are no validation sequences of {args.seq_len} tokens")
     if args.save_oracle is not None:
         save_oracle(data.oracle, Path(args.save_oracle))
     log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
@@ -117,7 +120,9 @@ def train(launch: Launch, device: torch.device) -> int:
     log.line(data.summary())
     checkpoint = launch.checkpoint or {}
     watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
-    trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch)
+    with must_fit():
+        best = Best(**(checkpoint or launch.source or {}).get("best", {}))
+    trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     write_json(log_dir / CONFIG, {"args": vars(args), "versions": versions})
     log.line(f"on {versions['device']}; logs in {log_dir} and {args.eval_log_dir}")
@@ -128,6 +133,8 @@ def train(launch: Launch, device: torch.device) -> int:
             trainer.run()
             if trainer.finished and args.evaluate:
                 report(final_evaluation(state, data, args), log.line, log_dir / FINAL)
+                if best.models:
+                    log.line(best.summary())
     except OSError as error:
         if error.filename is None:  # TensorBoard's writer names no file
             error.filename = str(log_dir)

@@ -91,7 +91,7 @@ class TuneData(DataSet):
     """Windows of T frames from a collection of MIDI tunes.
 
     Training windows begin at every frame of every training tune. The held-out windows of NLL_test are the disjoint ones of the
-    test tunes; BLEU's references are all windows of the test tunes.
+    test tunes, those of NLL_valid the disjoint ones of the validation tunes; BLEU's references are all windows of the test tunes.
 
     Args:
         args: the run's settings.
@@ -113,12 +113,13 @@ class TuneData(DataSet):
         tunes = _load_tunes(args, form.grid)
         self.windows = corpus.windows(tunes.tunes["train"], args.seq_len)  # (W, T) uint8
         self.references = corpus.windows(tunes.tunes["test"], args.seq_len)
-        disjoint = corpus.windows(tunes.tunes["test"], args.seq_len, stride=args.seq_len)
+        disjoint, valid = (corpus.windows(tunes.tunes[split], args.seq_len, stride=args.seq_len) for split in ("test", "valid"))
         self.counts = {split: len(tunes.tunes[split]) for split in corpus.SPLITS}
         self.fingerprint = hashlib.sha256(self.windows.tobytes() + self.references.tobytes()).hexdigest()
         if saved is not None and saved["fingerprint"] != self.fingerprint:
             raise UserError(f"--data_dir {args.data_dir}: the tunes are not those that this run began with")
         self.held_out = torch.from_numpy(disjoint.astype(np.int64)).to(device)
+        self.valid = torch.from_numpy(valid.astype(np.int64)).to(device) if len(valid) else None
         self.train_windows = torch.from_numpy(self.windows)  # uint8 on the CPU: a batch is gathered, then moved
         self.device = device
         self.bleu = Bleu(self.references)

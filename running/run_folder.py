@@ -14,9 +14,9 @@ try:
 except ImportError:  # only POSIX systems have it
     fcntl = None
 
-CONFIG, FINAL, LAST = "config.json", "final.json", "last.pt"
+CONFIG, FINAL, LAST, BEST, JUDGES = "config.json", "final.json", "last.pt", "best.pt", "judges.pt"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
-RUN_FILES = (CONFIG, LAST, f".{LAST}.partial", FINAL, METRICS, TRAINING, "vocabulary.txt")
+RUN_FILES = (CONFIG, LAST, BEST, JUDGES, f".{LAST}.partial", f".{BEST}.partial", FINAL, METRICS, TRAINING, "vocabulary.txt")
 SAMPLES = "samples"  # folder of the samples that are kept during training
 SAMPLE_FILES = (f"{SAMPLES}/epoch_*/song_*.mid", f"{SAMPLES}/epoch_*.txt")
 EVENTS = "events.out.tfevents.*"

@@ -30,12 +30,12 @@ from support.errors import discard_output
 
 SCREEN_LINES = 10  # lines a phase where the output is no terminal and has no progress bar
 # TensorBoard sorts charts by the name of their group. NLL_oracle keeps the original's name, `nll`, and comes first.
-CHARTS = {"nll_oracle": "nll", "nll_test": "nll_test"}
+CHARTS = {"nll_oracle": "nll", "nll_test": "nll_test", "nll_valid": "nll_valid"}
 ORACLE_GROUP = {"oracle_entropy": "entropy", "kl_g_oracle": "kl_g_oracle", "kl_oracle_g": "kl_oracle_g", "jsd": "jsd"}
 
 
 def chart(name: str) -> str:
-    """The TensorBoard tag of a measured number: `nll` and `nll_test` first, then the groups `oracle/`, `real/` and `samples/`."""
+    """The TensorBoard tag of a measured number: the NLLs first, then the groups `oracle/`, `real/` and `samples/`."""
     if name in CHARTS:
         return CHARTS[name]
     if name in ORACLE_GROUP:

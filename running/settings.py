@@ -206,7 +206,7 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     if trains_discriminator(args) and not args.d_steps and not args.pretrain_d_epochs:
         raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
     if checkpoint is not None and args.is_train:
-        _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"])
+        _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"], checkpoint.get("best", {}).get("ended_early", False))
 
 
 def _check_recipe(args: argparse.Namespace) -> None:
@@ -222,6 +222,8 @@ def _check_recipe(args: argparse.Namespace) -> None:
         raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")
     if args.reward == "original" and not args.rollout_num:
         raise UserError("--reward original is made of roll-outs: --rollout_num is 0")
+    if args.patience and not args.evaluate:
+        raise UserError(f"--patience {args.patience} counts evaluations: --evaluate is False")
 
 
 def _check_folders(args: argparse.Namespace) -> None:
@@ -247,7 +249,7 @@ def _check_sizes(args: argparse.Namespace) -> None:
         raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
 
 
-def _check_epochs(args: argparse.Namespace, done: dict[str, int]) -> None:
+def _check_epochs(args: argparse.Namespace, done: dict[str, int], ended_early: bool) -> None:
     """Refuse to resume with fewer epochs than a phase has made, or with more after a later phase has begun."""
     for phase, later, flag in (
         ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
@@ -257,7 +259,7 @@ def _check_epochs(args: argparse.Namespace, done: dict[str, int]) -> None:
         if done[phase] > getattr(args, flag):
             raise UserError(f"--{flag} {getattr(args, flag)}: this run has made {done[phase]} epochs of that phase already")
         wanted = getattr(args, flag) if phase == "pretrain_g" or trains_discriminator(args) else 0
-        if later and done[phase] < wanted:
+        if later and done[phase] < wanted and not (phase == "pretrain_g" and ended_early):
             raise UserError(
                 f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs, a later one has begun"
             )

@@ -18,10 +18,11 @@ from data_set import DataSet
 from generator import Generator
 from metrics import held_out_scores
 from rewards import trains_discriminator
+from running.best import Best
 from running.checkpoint import save_checkpoint
 from running.collapse import CollapseWatch
 from running.profiling import profiled
-from running.run_folder import FINAL, LAST, SAMPLES
+from running.run_folder import BEST, FINAL, LAST, SAMPLES
 from running.run_log import RunLog
 from support.errors import UserError
 from support.random_streams import stream
@@ -61,6 +62,7 @@ class Trainer:
         log: open logs.
         last_evaluation: the numbers of the latest evaluation, for the screen.
         watch: notices a collapse of the generator.
+        best: the best evaluation so far.
 
     Attributes:
         stop_requested: set it, and the training ends after the epoch under way.
@@ -75,9 +77,10 @@ class Trainer:
         log: RunLog,
         last_evaluation: dict[str, float],
         watch: CollapseWatch,
+        best: Best,
     ):
         self.state, self.data, self.args, self.log = state, data, args, log
-        self.last_evaluation, self.watch = last_evaluation, watch
+        self.last_evaluation, self.watch, self.best = last_evaluation, watch, best
         self.stop_requested = False
         self.finished = False
 
@@ -89,9 +92,12 @@ class Trainer:
         """
         if new and self.args.evaluate:
             self._evaluate("pretrain_g")
-        if any(self.state.epochs_done[phase] < number for phase, _, number in phases(self.args)):
+        if any(not self._complete(phase, number) for phase, _, number in phases(self.args)):
             (Path(self.args.log_dir) / FINAL).unlink(missing_ok=True)  # of an earlier end: the training goes on
         self.save()
+
+    def _complete(self, phase: str, num_epochs: int) -> bool:
+        return self.state.epochs_done[phase] >= num_epochs or (phase == "pretrain_g" and self.best.ended_early)
 
     def run(self) -> None:
         """Train to the end, or until `stop_requested` is set or nobody reads the lines any more. Saves in all cases.
@@ -101,7 +107,7 @@ class Trainer:
             OSError: a file can't be written.
         """
         for phase, run_epoch, num_epochs in phases(self.args):
-            if self.state.epochs_done[phase] >= num_epochs:
+            if self._complete(phase, num_epochs):
                 continue
             folder = Path(self.args.log_dir) / "profile" if self.args.profile else None
             with profiled(folder, phase, self.state.generator.device) as epoch_done:
@@ -111,6 +117,8 @@ class Trainer:
                     if self.stop_requested or self.log.reader_gone:
                         self.save()
                         return
+                    if self._complete(phase, num_epochs):
+                        break
         self.finished = True
 
     def _epoch(self, phase: str, run_epoch: Callable[..., Metrics], num_epochs: int) -> None:
@@ -134,10 +142,20 @@ class Trainer:
             values |= self._evaluate(phase)
         self.log.training(phase, epoch, self.state.g_epochs, values)
         self._show(phase, epoch, num_epochs, values)
+        if phase == "pretrain_g" and self.args.patience:
+            self._choose_epoch(epoch == num_epochs)
         if self.data.writes_samples and due(self.args.sample_every):
             self._keep_samples()
-        if epoch == num_epochs or epoch % self.args.save_every == 0:
+        if self._complete(phase, num_epochs) or epoch % self.args.save_every == 0:
             self.save()
+
+    def _choose_epoch(self, last: bool) -> None:
+        """End maximum likelihood where NLL_valid has not fallen for long, and go on from G's best weights where it ends."""
+        self.best.ended_early = not last and self.best.waited >= self.args.patience
+        if last or self.best.ended_early:
+            self.best.restore_generator(self.state)
+            where, value = self.best.where["step"], self.best.nll_valid
+            self.log.line(f"G has its weights of epoch {where} again, where NLL_valid is lowest: {value:.4f}")
 
     def _evaluate(self, phase: str) -> dict[str, float]:
         """Evaluate G into the logs; returns D's numbers on held-out and fresh sequences, where D is being trained."""
@@ -145,12 +163,16 @@ class Trainer:
             self.args.seed, "evaluation", self.state.g_epochs
         )  # of its own: evaluating more often does not change the training
         values, samples = evaluate(self.state.generator, self.data, self.data.held_out, self.args.eval_samples, rng)
+        if self.data.valid is not None:
+            values["nll_valid"] = self.data.nll_valid(self.state.generator)
         d_scores = {}
         if phase == "adversarial" and trains_discriminator(self.args):
             d_scores = held_out_scores(self.state.discriminator, self.data.held_out, samples)
         step = self.state.g_epochs
         where = {"phase": phase, "epoch": self.state.epochs_done[phase], "step": step}
         self.log.evaluation(where, {**values, **self.data.reference}, d_scores, self.data.form.text(samples[:SAMPLE_LINES]))
+        if "nll_valid" in values:
+            self.best.look(values["nll_valid"], where, self.state)
         if phase != "adversarial":
             self.watch.before(values)
         elif warning := self.watch.look({**values, **self.data.reference}):
@@ -178,7 +200,7 @@ class Trainer:
         self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
 
     def save(self) -> None:
-        """Write the complete state to `last.pt`.
+        """Write the complete state to `last.pt`, and before it the best models to `best.pt`.
 
         Raises:
             UserError: a weight is no longer finite; the last checkpoint is left as it was.
@@ -187,13 +209,18 @@ class Trainer:
         for model in (self.state.generator, self.state.discriminator):
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise UserError("the weights are no longer finite: a lower learning rate may help")
+        log_dir = Path(self.args.log_dir)
+        if self.best.models:
+            best = {**self.best.state_dict(), "data": self.data.form_state(), "args": vars(self.args)}
+            save_checkpoint(log_dir / BEST, {"kind": "best", **best})
         payload = {
             "args": vars(self.args),
             "state": self.state.state_dict(),
             "data": self.data.state_dict(),
             "last_evaluation": self.last_evaluation,
             "watch": self.watch.state_dict(),
+            "best": self.best.state_dict(),
             "marks": self.log.marks(),
             "folders": {key: str(folder.resolve()) for key, folder in self.log.folders.items()},
         }
-        save_checkpoint(Path(self.args.log_dir) / LAST, payload)
+        save_checkpoint(log_dir / LAST, payload)

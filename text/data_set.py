@@ -27,6 +27,7 @@ from text.vocabulary import Vocabulary
 BLEU_ORDERS = (2, 3, 4, 5)
 DISTINCT_ORDERS = (1, 2, 3, 4)
 HELD_OUT_LINES = 10_000  # at most so many test lines give NLL_test in the curves
+VALIDATION_LINES = 2000  # at most so many validation lines give NLL_valid
 BLEU_REFERENCES = 50_000  # at most so many test lines are BLEU's references
 VOCABULARY_FILE = "vocabulary.txt"
 
@@ -63,8 +64,8 @@ class Lines(TokenForm):
 class TextData(DataSet):
     """Lines of a corpus.
 
-    NLL_test is over lines of the test split, BLEU's references are all of them. Where lines have different lengths, NLLs are per
-    token that counts, which are a line's tokens and the end token behind them.
+    NLL_test is over lines of the test split, NLL_valid over lines of the validation split; BLEU's references are all test lines.
+    Where lines have different lengths, NLLs are per token that counts, which are a line's tokens and the end token behind them.
 
     Args:
         args: the run's settings.
@@ -97,6 +98,9 @@ class TextData(DataSet):
         test = corpus.lines["test"]
         self.test = test[np.random.default_rng(args.seed).permutation(len(test))]
         self.held_out = self._as_tokens(torch.from_numpy(self.test[:HELD_OUT_LINES]))
+        valid = corpus.lines["valid"]
+        valid = valid[np.random.default_rng(args.seed).permutation(len(valid))[:VALIDATION_LINES]]
+        self.valid = self._as_tokens(torch.from_numpy(valid))
         self.references = self.test[:BLEU_REFERENCES].astype(np.int64)
         self.bleu = Bleu(self.references, self.end_token, max(BLEU_ORDERS))
         self.bleu_of_training: Bleu | None = None
@@ -207,11 +211,15 @@ class TextData(DataSet):
         """The vocabulary, one token a line."""
         return {VOCABULARY_FILE: self.corpus.vocabulary.to_text()}
 
+    def form_state(self) -> dict[str, Any]:
+        """The vocabulary."""
+        return {"vocabulary": self.corpus.vocabulary.to_text()}
+
     def state_dict(self) -> dict[str, Any]:
         """The vocabulary, what shows a resumed run that the text is the same, and the random stream of the batches."""
         return {
             "fingerprint": self.fingerprint,
-            "vocabulary": self.corpus.vocabulary.to_text(),
+            **self.form_state(),
             "reference": self.reference,
             "train_rng": self.train_rng.get_state(),
         }
