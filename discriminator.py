@@ -45,6 +45,7 @@ class Discriminator(nn.Module):
         dropout_rng: torch.Generator | None = None,
     ):
         super().__init__()
+        self.filters = [(width, number) for width, number in filters]
         numbers: dict[int, int] = {}
         for width, number in filters:  # all filters of one width share one matrix product
             numbers[width] = numbers.get(width, 0) + number
@@ -98,8 +99,7 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def prob_real(self, tokens: Tensor) -> Tensor:
         """D(Y), the probability that each sequence is real, without dropout whatever the mode: (B, T) -> (B,) in [0, 1]."""
-        filters = [(int(width), 0) for width in self.convolutions]
-        rows = scoring_rows(tokens.shape[1], filters, self.embed.embedding_dim, tokens.device.type)
+        rows = scoring_rows(tokens.shape[1], self.filters, self.embed.embedding_dim, tokens.device.type)
         return torch.cat([self.prob_of_features(self._features(part)) for part in tokens.split(rows)])
 
     @torch.no_grad()

@@ -2,7 +2,11 @@
 
 Writes one sequence a line (.txt), as text where the run is on text and else as token numbers, or an int64 array (num, length)
 (.npy). A run on music also writes songs: `--out songs/` a folder of MIDI files, `--out song.mid` a single one. Without --out, lines
-go to the screen.
+go to the screen. They are drawn from the models with the lowest NLL_valid, best.pt, unless --which says last.
+
+With --resample K, K candidates are drawn for each sequence, and one is kept with probability proportional to (D/(1 − D))^β, where D
+are the judges of judges.py. As K grows, this draws from the residual model (residual/). Sequences that begin with --prime are weighed
+with it; a sequence longer than the judges know is weighed in windows beside each other.
 """
 
 from __future__ import annotations
@@ -19,7 +23,11 @@ from torch import Tensor
 
 from data_loader import data_set_class
 from data_set import TokenForm
-from running.checkpoint import find_checkpoint, load_run, must_fit
+from generator import Generator
+from residual.judges import Judges
+from residual.weights import effective_candidates, resample
+from running.checkpoint import load_models, must_fit
+from running.judges_file import find_judges
 from support.command_line import LARGEST_SEED, Parser, real, whole
 from support.device import choose_device
 from support.errors import UserError, exit_with_one_line
@@ -27,6 +35,7 @@ from support.random_streams import stream
 from support.threads import set_up
 from train_state import make_generator
 
+LOWEST_EFFECTIVE = 1.5  # effective candidates: with fewer, there is a warning
 AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
 
 
@@ -53,6 +62,22 @@ def build_parser() -> argparse.ArgumentParser:
         help="divides the logits: below 1 sharper, above 1 flatter than the model (default: %(default)s)",
     )
     parser.add_argument(
+        "--which",
+        choices=("best", "last"),
+        default=None,
+        help="the models with the lowest NLL_valid, or the last ones (default: best, where the run has them)",
+    )
+    parser.add_argument(
+        "--resample", type=whole(1, AT_ONCE), default=None, metavar="K", help="candidates for each sequence, of which D chooses one"
+    )
+    parser.add_argument(
+        "--resample_beta",
+        type=real(0, 100),
+        default=None,
+        metavar="β",
+        help="exponent of D's odds (default: chosen by judges.py on validation sequences). Without judges, the run's own D is taken",
+    )
+    parser.add_argument(
         "--seed", type=whole(0, LARGEST_SEED), default=0, metavar="N", help="seed of the draws (default: %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -74,20 +99,38 @@ def check_out(args: argparse.Namespace, form: TokenForm) -> None:
         raise UserError(f"--out {out}: there is no folder {out.parent}")
 
 
-def draw(args: argparse.Namespace, checkpoint: dict, settings: argparse.Namespace, form: TokenForm, device: torch.device) -> Tensor:
-    """The sequences, int64 (num, length) on the CPU; raises UserError where the flags do not fit the run."""
+def sequence_length(args: argparse.Namespace, settings: argparse.Namespace, form: TokenForm) -> int:
+    """How many tokens each sequence gets, --prime included; raises UserError where nothing is left to draw."""
     primed = 0 if args.prime is None else len(args.prime)
     longer = settings.seq_len if form.prime_counts and primed < settings.seq_len else primed + settings.seq_len
     length = args.length or longer
     if primed >= length:
         raise UserError(f"--length {length} leaves nothing to add to a --prime of {primed} tokens")
-    with must_fit():
-        generator = make_generator(settings)
-        generator.load_state_dict(checkpoint["state"]["generator"])
-    generator.to(device)
-    rng = stream(args.seed, "sample")
-    sizes = [min(AT_ONCE, args.num - first) for first in range(0, args.num, AT_ONCE)]
-    return torch.cat([generator.sample(size, length, rng, args.temperature, args.prime).cpu() for size in sizes])
+    if args.resample is not None and length < settings.seq_len:
+        raise UserError(f"--resample: D weighs sequences of {settings.seq_len} tokens or more, --length is {length}")
+    return length
+
+
+def draw(args: argparse.Namespace, generator: Generator, judges: Judges | None, length: int) -> Tensor:
+    """The sequences, int64 (num, length) on the CPU; with judges, chosen among --resample candidates each."""
+    rng, choices = stream(args.seed, "sample"), stream(args.seed, "resampling")
+    copies = args.resample or 1
+    at_once = AT_ONCE // copies
+    parts, effective = [], 0.0
+    for first in range(0, args.num, at_once):
+        size = min(at_once, args.num - first)
+        candidates = generator.sample(size * copies, length, rng, args.temperature, args.prime)
+        if judges is not None:
+            scores = judges.scores(candidates).view(size, copies)
+            effective += effective_candidates(scores, judges.beta) * size / args.num
+            chosen = torch.arange(size) * copies + resample(scores, judges.beta, choices)
+            candidates = candidates[chosen.to(candidates.device)]
+        parts.append(candidates.cpu())
+    if judges is not None:
+        print(f"of {copies} candidates, {effective:.1f} are effective at β {judges.beta:g}", file=sys.stderr)
+        if copies > 1 and effective < max(LOWEST_EFFECTIVE, copies / 20):
+            print("warning: few candidates decide: a lower --resample_beta chooses less sharply", file=sys.stderr)
+    return torch.cat(parts)
 
 
 @exit_with_one_line
@@ -96,18 +139,26 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     device = choose_device(args.device)
     set_up(num_threads=0)
-    checkpoint = load_run(find_checkpoint(args.run))
-    settings = argparse.Namespace(**checkpoint["args"])
-    form = data_set_class(settings.dataset).form_of(settings, checkpoint["data"])
+    if args.resample is None and args.resample_beta is not None:
+        raise UserError("--resample_beta has no effect without --resample")
+    saved = load_models(args.run, args.which)
+    form = data_set_class(saved.args.dataset).form_of(saved.args, saved.form)
     if args.prime is not None:
         args.prime = form.read_prime(args.prime)
+    length = sequence_length(args, saved.args, form)
     if args.ids:
         form = TokenForm()
     if args.out is not None:
         check_out(args, form)
     if args.num is None:
         args.num = 1 if args.out is not None and args.out.suffix in form.single else 10
-    tokens = draw(args, checkpoint, settings, form, device)
+    with must_fit():
+        generator = make_generator(saved.args)
+        generator.load_state_dict(saved.generator)
+    generator.to(device)
+    judges = None if args.resample is None else find_judges(saved, generator, args.resample_beta)
+    print(f"drawn from {saved.about}", file=sys.stderr)
+    tokens = draw(args, generator, judges, length)
     if args.out is None:
         print(form.lines(tokens), end="", flush=True)
     else:

@@ -5,16 +5,18 @@ It holds tensors, numbers and strings only, so that `torch.load(weights_only=Tru
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from running.flags import BEFORE, FLAGS
-from running.run_folder import LAST
+from running.run_folder import BEST, LAST
 from support.errors import UserError
 from support.files import write_atomically
 from train_state import PHASES
@@ -60,10 +62,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def load_run(path: Path) -> dict[str, Any]:
     """Read the checkpoint of a run; raises UserError as `load_checkpoint` does, and where parts of a run are missing."""
     payload = load_checkpoint(path)
+    if payload.get("kind") == "best":
+        raise UserError(f"{path} holds models to draw from, no run to go on with: take {LAST}")
     if not _is_run(payload):
         raise UserError(f"{path} is not a checkpoint of a run")
-    payload["args"] = {**{flag.name: flag.default for flag in FLAGS}, **BEFORE, **payload["args"]}
+    payload["args"] = with_later_flags(payload["args"])
     return payload
+
+
+def with_later_flags(args: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a run with the values of flags that came after it."""
+    return {**{flag.name: flag.default for flag in FLAGS}, **BEFORE, **args}
 
 
 def _is_run(payload: dict[str, Any]) -> bool:
@@ -75,14 +84,20 @@ def _is_run(payload: dict[str, Any]) -> bool:
     counts = state.get("counts")
     done = counts.get("epochs_done") if isinstance(counts, dict) else None
     return (
-        all(isinstance(name, str) for name in args)
-        and all(isinstance(args.get(name), str) for name in ("dataset", "preset"))
-        and all(isinstance(args.get(name), int) for name in ("seed", "seq_len", "vocab_size", "batch_size"))
+        _has_settings(args)
         and isinstance(done, dict)
         and all(isinstance(done.get(phase), int) for phase in PHASES)
         and all(isinstance(marks.get(name), dict) for name in ("log", "eval"))
         and all(isinstance(folders.get(name), str) for name in ("log", "eval"))
         and all(isinstance(value, (int, float)) for value in last_evaluation.values())
+    )
+
+
+def _has_settings(args: dict[str, Any]) -> bool:
+    return (
+        all(isinstance(name, str) for name in args)
+        and all(isinstance(args.get(name), str) for name in ("dataset", "preset"))
+        and all(isinstance(args.get(name), int) for name in ("seed", "seq_len", "vocab_size", "batch_size"))
     )
 
 
@@ -98,3 +113,80 @@ def must_fit() -> Iterator[None]:
 def find_checkpoint(run: Path) -> Path:
     """The checkpoint meant by a run folder or a checkpoint file."""
     return run / LAST if run.is_dir() else run
+
+
+class SavedModels(NamedTuple):
+    """What a run's folder or one of its files holds for drawing sequences.
+
+    Attributes:
+        path: the file.
+        args: the run's settings.
+        form: what `DataSet.form_of` needs.
+        generator: the weights of G.
+        discriminator: those of D, or None where it was never trained.
+        about: which models these are, for the screen.
+    """
+
+    path: Path
+    args: argparse.Namespace
+    form: dict[str, Any]
+    generator: dict[str, Any]
+    discriminator: dict[str, Any] | None
+    about: str
+
+
+def load_models(run: Path, which: str | None) -> SavedModels:
+    """The models of a run.
+
+    Args:
+        run: its folder, or one of its files.
+        which: "best" or "last" of a folder; None is the best, where there are any, and for a file.
+
+    Raises:
+        UserError: there is no such file, or it is broken.
+    """
+    path = run
+    if run.is_dir():
+        path = run / {"best": BEST, "last": LAST, None: BEST if (run / BEST).is_file() else LAST}[which]
+        if which == "best" and not path.is_file():
+            raise UserError(f"no {BEST} in {run}: the run was never evaluated on validation sequences; --which last")
+    elif which is not None:
+        raise UserError(f"--which {which} chooses a file of a run's folder: {run} is none")
+    payload = load_checkpoint(path)
+    if payload.get("kind") == "best":
+        if not _is_best(payload):
+            raise UserError(f"{path} is not a checkpoint of a run")
+        args = argparse.Namespace(**with_later_flags(payload["args"]))
+        where, models = payload["where"], payload["models"]
+        trained = where["phase"] == "adversarial"
+        about = f"epoch {where['step']} of G ({where['phase']}), NLL_valid {payload['nll_valid']:.4f}; {LAST}: "
+        about += f"{payload['latest'].get('nll_valid', math.nan):.4f}"
+        return SavedModels(
+            path, args, payload["data"], models["generator"], models["discriminator"] if trained else None, f"{path}: {about}"
+        )
+    saved = load_run(path)
+    done = saved["state"]["counts"]["epochs_done"]
+    step = done["pretrain_g"] + done["adversarial"]
+    with must_fit():
+        generator, discriminator = saved["state"]["generator"], saved["state"]["discriminator"]
+    trained = done["pretrain_d"] or done["adversarial"]
+    about = f"{path}: epoch {step} of G"
+    return SavedModels(
+        path, argparse.Namespace(**saved["args"]), saved["data"], generator, discriminator if trained else None, about
+    )
+
+
+def _is_best(payload: dict[str, Any]) -> bool:
+    """Whether a file has the parts of best.pt, with the types that are relied on."""
+    parts = [payload.get(name) for name in ("args", "data", "where", "models", "latest")]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    args, _, where, models, latest = parts
+    return (
+        _has_settings(args)
+        and isinstance(where.get("phase"), str)
+        and isinstance(where.get("step"), int)
+        and all(isinstance(models.get(name), dict) for name in ("generator", "discriminator"))
+        and isinstance(payload.get("nll_valid"), float)
+        and isinstance(latest.get("nll_valid", 0.0), float)
+    )

@@ -16,7 +16,17 @@ except ImportError:  # only POSIX systems have it
 
 CONFIG, FINAL, LAST, BEST, JUDGES = "config.json", "final.json", "last.pt", "best.pt", "judges.pt"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
-RUN_FILES = (CONFIG, LAST, BEST, JUDGES, f".{LAST}.partial", f".{BEST}.partial", FINAL, METRICS, TRAINING, "vocabulary.txt")
+RUN_FILES = (
+    CONFIG,
+    LAST,
+    BEST,
+    JUDGES,
+    *(f".{name}.partial" for name in (LAST, BEST, JUDGES)),
+    FINAL,
+    METRICS,
+    TRAINING,
+    "vocabulary.txt",
+)
 SAMPLES = "samples"  # folder of the samples that are kept during training
 SAMPLE_FILES = (f"{SAMPLES}/epoch_*/song_*.mid", f"{SAMPLES}/epoch_*.txt")
 EVENTS = "events.out.tfevents.*"

@@ -27,12 +27,12 @@ LAYERS = (
         "data_loader",
     ),
     ("train_state", "original_placement", "rewards", "updates"),
-    ("train",),
+    ("train", "residual"),
     ("running",),
-    ("main", "sample", "report"),
+    ("main", "sample", "judges", "report"),
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
-ROOMS = ("fast", "music", "running", "support", "text")
+ROOMS = ("fast", "music", "residual", "running", "support", "text")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in [*ROOT.glob("*.py"), *(file for room in ROOMS for file in ROOT.glob(f"{room}/*.py"))]
