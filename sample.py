@@ -4,9 +4,9 @@ Writes one sequence a line (.txt), as text where the run is on text and else as 
 (.npy). A run on music also writes songs: `--out songs/` a folder of MIDI files, `--out song.mid` a single one. Without --out, lines
 go to the screen. They are drawn from the models with the lowest NLL_valid, best.pt, unless --which says last.
 
-With --resample K, K candidates are drawn for each sequence, and one is kept with probability proportional to (D/(1 − D))^β, where D
-are the judges of judges.py. As K grows, this draws from the residual model (residual/). Sequences that begin with --prime are weighed
-with it; a sequence longer than the judges know is weighed in windows beside each other.
+With --resample K, K candidates are drawn for each sequence, and one is kept with probability proportional to (D/(1 − D))^β, where
+D are the judges of judges.py. As K grows, this draws from the residual model (residual/). Sequences that begin with --prime are
+weighed with it; a sequence longer than the judges know is weighed in windows beside each other.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=real(0, 100),
         default=None,
         metavar="β",
-        help="exponent of D's odds (default: chosen by judges.py on validation sequences). Without judges, the run's own D is taken",
+        help="exponent of D's odds (default: chosen by judges.py on validation sequences); needed where the run's own D is taken",
     )
     parser.add_argument(
         "--seed", type=whole(0, LARGEST_SEED), default=0, metavar="N", help="seed of the draws (default: %(default)s)"

@@ -80,7 +80,7 @@ class Judges:
 
     @torch.no_grad()
     def scores(self, tokens: Tensor) -> Tensor:
-        """s of sequences (M, L): (M,).
+        """The score s of sequences: (M, L) -> (M,).
 
         A sequence of more than T tokens is scored in windows of T beside each other, the last one at its end, and s is the sum
         over the windows, each counted by its share of new tokens.
@@ -119,7 +119,7 @@ class Judges:
 
 @torch.no_grad()
 def logit(model: Discriminator, tokens: Tensor) -> Tensor:
-    """log D/(1 − D) without dropout: (M, T) -> (M,)."""
+    """The logit of D, log D/(1 − D), without dropout: (M, T) -> (M,)."""
     was_training = model.training
     model.eval()
     rows = scoring_rows(tokens.shape[1], model.filters, model.embed.embedding_dim, tokens.device.type)

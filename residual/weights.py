@@ -14,7 +14,7 @@ BETAS = tuple(step / 20 for step in range(101))  # 0 to 5; the value that minimi
 
 
 def log_normaliser(scores: Tensor, beta: float) -> tuple[float, float]:
-    """log Z = log E_G[exp(β·s)] from scores of own samples of G, and its standard error (delta method).
+    """Logarithm of Z = E_G[exp(β·s)] from scores of own samples of G, and its standard error (delta method).
 
     The estimate is low by about half the square of the error, as the logarithm is concave.
 

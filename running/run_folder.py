@@ -15,6 +15,7 @@ except ImportError:  # only POSIX systems have it
     fcntl = None
 
 CONFIG, FINAL, LAST, BEST, JUDGES = "config.json", "final.json", "last.pt", "best.pt", "judges.pt"
+JUDGES_NUMBERS = "judges.json"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
 RUN_FILES = (
     CONFIG,
@@ -22,6 +23,7 @@ RUN_FILES = (
     BEST,
     JUDGES,
     *(f".{name}.partial" for name in (LAST, BEST, JUDGES)),
+    JUDGES_NUMBERS,
     FINAL,
     METRICS,
     TRAINING,
