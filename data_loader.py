@@ -14,11 +14,12 @@ from bleu import Bleu
 from data_set import DataSet, Files, TokenForm
 from data_sources import SOURCES
 from generator import Generator, sample_with_runner
-from metrics import Likelihoods, divergences, entropy, mean_and_error, sequence_nll, with_errors
+from metrics import Likelihoods, divergences, entropy, mean_and_error, sequence_nll, token_jsd, with_errors
 from oracle import load_oracle, make_oracle
 from support.errors import UserError
 from support.random_streams import stream
 
+JSD_SEQUENCES = 500  # of G, and as many of the oracle, for the divergence of the next token's distributions
 ENTROPY_SEQUENCES = 10_000  # for the oracle's entropy
 BLEU_REFERENCES = 10_000
 VALIDATION_SEQUENCES = 1000  # at most: evaluations compare the same ones, so that few are enough
@@ -115,6 +116,11 @@ class OracleData(DataSet):
             **divergences(nll, self.seq_len),
             **self.common_measures(samples, nll_held_out),
         }
+
+    def final_measures(self, generator: Generator, samples: Tensor, held_out: Tensor) -> dict[str, float]:
+        """`jsd_token`: how far the next token's distributions are apart, at prefixes of which half are G's and half the oracle's."""
+        prefixes = torch.cat([part[:JSD_SEQUENCES] for part in (samples, held_out)])
+        return with_errors({"jsd_token": mean_and_error(token_jsd(generator, self.oracle, prefixes))})
 
     def summary(self) -> str:
         """The oracle's entropy."""

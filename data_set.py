@@ -202,6 +202,10 @@ class DataSet(abc.ABC):
         """`reference` for an evaluation of `num` sequences."""
         return self.reference
 
+    def final_measures(self, generator: Generator, samples: Tensor, held_out: Tensor) -> dict[str, float]:
+        """More numbers for the evaluation at the end, which are too slow for the curves; arguments as for `measure`."""
+        return {}
+
     @abc.abstractmethod
     def summary(self) -> str:
         """One line on the data for the start of a run."""

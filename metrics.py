@@ -14,6 +14,7 @@ from torch import Tensor
 from discriminator import Discriminator
 from generator import Generator
 
+LOGITS_AT_ONCE = 2**22  # numbers of (M, T, V)
 SEQUENCES_AT_ONCE = 1000  # bounds the memory of the LSTM's hidden states
 
 
@@ -75,6 +76,29 @@ def divergences(nll: Likelihoods, seq_len: int) -> dict[str, float]:
         "jsd": (sum(mean for mean, _ in jsd) / 2, math.hypot(*(error for _, error in jsd)) / 2),
     }
     return with_errors(measured)
+
+
+@torch.no_grad()
+def token_jsd(one: Generator, other: Generator, tokens: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of two models' distributions of the next token, in nats, mean over the steps of each sequence.
+
+    Exact at each step, so that it shows differences where that of whole sequences is at ln 2.
+
+    Args:
+        one: a model.
+        other: another one over the same tokens.
+        tokens: sequences whose prefixes both models are given, (M, T).
+
+    Returns:
+        (M,) float64, between 0 and ln 2.
+    """
+    results = []
+    for part in tokens.split(max(1, LOGITS_AT_ONCE // (tokens.shape[1] * one.vocab_size))):
+        log_p, log_q = one(part), other(part)  # (M', T, V)
+        log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
+        divergence = sum((log.exp() * (log - log_mean)).nan_to_num(0.0).sum(dim=2) for log in (log_p, log_q)) / 2
+        results.append(divergence.double().mean(dim=1))
+    return torch.cat(results)
 
 
 def with_errors(measured: dict[str, tuple[float, float]]) -> dict[str, float]:

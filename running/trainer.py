@@ -48,7 +48,8 @@ def final_evaluation(state: TrainState, data: DataSet, args: argparse.Namespace)
     """The end result on `--final_eval_samples` sequences, with a held-out sample of its own where the data can give one."""
     num = args.final_eval_samples
     held_out = data.final_held_out(num)
-    values, _ = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
+    values, samples = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
+    values |= data.final_measures(state.generator, samples, held_out)
     return {"step": state.g_epochs, "samples": num, **values, **data.final_reference(num)}
 
 

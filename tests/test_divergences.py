@@ -8,7 +8,8 @@ import torch
 from helpers.cli import run, scalars
 from helpers.reference import enumerate_sequences, tiny_generator
 
-from metrics import Likelihoods, divergences, sequence_nll
+from generator import Generator
+from metrics import Likelihoods, divergences, sequence_nll, token_jsd
 from running.run_log import chart
 
 V, T = 3, 4
@@ -96,3 +97,18 @@ def test_a_standard_error_of_one_sequence_is_left_out(tmp_path):
     assert "NaN" not in (tmp_path / "train" / "metrics.jsonl").read_text()
     assert "NaN" not in (tmp_path / "train" / "final.json").read_text()
     assert [name for name in row if name.endswith("_error")] == ["oracle_entropy_error"]
+
+
+def test_the_divergence_of_the_next_token_is_exact_at_every_prefix():
+    one, other, tokens = tiny_generator(seed=0), tiny_generator(seed=1), enumerate_sequences(3, 3)
+    p, q = one(tokens).exp().double(), other(tokens).exp().double()
+    middle = (p + q) / 2
+    expected = ((p * (p / middle).log() + q * (q / middle).log()).sum(dim=2) / 2).mean(dim=1)
+    torch.testing.assert_close(token_jsd(one, other, tokens), expected, atol=1e-6, rtol=0)
+    assert token_jsd(one, one, tokens).abs().max() < 1e-6
+
+
+def test_a_token_that_neither_model_can_draw_adds_nothing_to_the_divergence():
+    """After an end token everything else has probability 0 under both: 0 · (∞ − ∞) must be 0."""
+    models = [Generator(3, 3, 4, end_token=0).initialise(torch.Generator().manual_seed(seed), 1, 1, 1, 1) for seed in (0, 1)]
+    assert torch.isfinite(token_jsd(*models, enumerate_sequences(3, 3))).all()

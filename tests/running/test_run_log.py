@@ -40,6 +40,7 @@ def test_tensorboard_gets_every_curve_once(finished):
     assert set(evaluation) == {
         "nll",
         "nll_test",
+        "nll_valid",
         "oracle/entropy",
         "oracle/kl_g_oracle",
         "oracle/kl_oracle_g",
@@ -94,8 +95,8 @@ def evaluated(tmp_path_factory):
 def test_the_page_opens_with_both_nlls(evaluated):
     """TensorBoard sorts groups by name: a measure in a group before `nll` would push the answer down."""
     tags = sorted(scalars(evaluated))
-    assert tags[:2] == ["nll", "nll_test"]
-    assert {tag.partition("/")[0] for tag in tags[2:]} == {"oracle", "samples"}
+    assert tags[:3] == ["nll", "nll_test", "nll_valid"]
+    assert {tag.partition("/")[0] for tag in tags[3:]} == {"oracle", "samples"}
 
 
 def test_measures_of_real_data_have_a_group_of_their_own():
