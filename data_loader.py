@@ -118,7 +118,7 @@ class OracleData(DataSet):
         }
 
     def final_measures(self, generator: Generator, samples: Tensor, held_out: Tensor) -> dict[str, float]:
-        """`jsd_token`: how far the next token's distributions are apart, at prefixes of which half are G's and half the oracle's."""
+        """`jsd_token`: how far the next token's distributions are apart, at prefixes half of which are G's, half the oracle's."""
         prefixes = torch.cat([part[:JSD_SEQUENCES] for part in (samples, held_out)])
         return with_errors({"jsd_token": mean_and_error(token_jsd(generator, self.oracle, prefixes))})
 

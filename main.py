@@ -28,6 +28,7 @@ from running.best import Best
 from running.checkpoint import must_fit
 from running.collapse import CollapseWatch
 from running.flags import build_parser
+from running.judging import judge_best
 from running.run_folder import CONFIG, FINAL, locked, must_be_writable, prepare_folders, remove_run
 from running.run_log import RunLog
 from running.settings import Launch, resolve
@@ -135,6 +136,10 @@ def train(launch: Launch, device: torch.device) -> int:
                 report(final_evaluation(state, data, args), log.line, log_dir / FINAL)
                 if best.models:
                     log.line(best.summary())
+            if trainer.finished and data.writes_samples:
+                trainer.keep_final_samples()
+            if trainer.finished and args.judges:
+                judge_best(log_dir, data, args, log.line)
     except OSError as error:
         if error.filename is None:  # TensorBoard's writer names no file
             error.filename = str(log_dir)

@@ -30,7 +30,7 @@ RUN_FILES = (
     "vocabulary.txt",
 )
 SAMPLES = "samples"  # folder of the samples that are kept during training
-SAMPLE_FILES = (f"{SAMPLES}/epoch_*/song_*.mid", f"{SAMPLES}/epoch_*.txt")
+SAMPLE_FILES = tuple(f"{SAMPLES}/{name}{form}" for name in ("epoch_*", "best", "last") for form in ("/song_*.mid", ".txt"))
 EVENTS = "events.out.tfevents.*"
 
 Marks = dict[str, dict[str, int]]  # "log" and "eval" -> file name -> length in bytes

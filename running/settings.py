@@ -125,7 +125,8 @@ def inherited(given: Settings, source: dict[str, Any]) -> Settings:
 def _with_preset(given: Settings) -> Settings:
     dataset = given.get("dataset", "LSTM")
     preset = preset_settings(given.get("preset", "default"))
-    settings = {**preset, **SOURCES[dataset].settings, **fixed_settings(dataset), **given}
+    own = {**SOURCES[dataset].settings, **(SOURCES[dataset].tuned if preset["preset"] == "tuned" else {})}
+    settings = {**preset, **own, **fixed_settings(dataset), **given}
     if "d_filters" not in given:
         settings["d_filters"] = fitting_filters(settings["preset"], settings["d_filters"], settings["seq_len"])
     return settings

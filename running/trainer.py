@@ -6,6 +6,7 @@ Shapes: M generated sequences, T tokens each.
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -189,6 +190,18 @@ class Trainer:
         samples = self.state.generator.sample(self.data.num_samples, self.data.seq_len, stream(seed, "songs", step))
         self.data.keep_samples(samples, Path(self.args.log_dir) / SAMPLES, f"epoch_{step:04d}")
         self.log.media(self.data.media(samples, stream(seed, "songs beside real ones", step)), step)
+
+    def keep_final_samples(self) -> None:
+        """Samples of the best and of the last G as files in the run's folder, the same random numbers for both."""
+        folder, rng_name = Path(self.args.log_dir) / SAMPLES, "final songs"
+        generators = {"last": self.state.generator}
+        if self.best.models:
+            generators["best"] = copy.deepcopy(self.state.generator)
+            generators["best"].load_state_dict(self.best.models["generator"])
+        for name, generator in generators.items():
+            samples = generator.sample(self.data.num_samples, self.data.seq_len, stream(self.args.seed, rng_name))
+            self.data.keep_samples(samples, folder, name)
+        self.log.line(f"samples of {' and '.join(f'{name}.pt' for name in sorted(generators))} are in {folder}")
 
     def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
         now = {"nll": self.last_evaluation.get("nll_oracle"), "nll_test": self.last_evaluation.get("nll_test")}

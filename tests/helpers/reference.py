@@ -90,3 +90,11 @@ class NumpyLSTM:
             last = np.minimum((p.cumsum(axis=1) <= rng.random((num, 1))).sum(axis=1), p.shape[1] - 1)
         per_token = total / seq_len
         return per_token.mean(), per_token.std(ddof=1) / np.sqrt(num)
+
+
+def token_scores(model: Generator, tokens: torch.Tensor) -> torch.Tensor:
+    """∇_θ log G(y_t|y_1..t−1) of every token by its own backward pass: (B, T) -> (B, T, P) float64, P trained weights."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    log_p = model(tokens).gather(2, tokens[:, :, None])[:, :, 0]
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(each, weights, retain_graph=True)]) for each in log_p.flatten()]
+    return torch.stack(rows).double().view(*tokens.shape, -1)

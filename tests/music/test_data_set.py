@@ -38,7 +38,7 @@ def test_every_evaluation_has_all_measures_and_their_curves(finished):
 
 def test_songs_are_written_and_shown(finished):
     folders_found = sorted(p.name for p in (finished / "train/samples").iterdir())
-    assert folders_found == ["epoch_0003", "epoch_0005", "epoch_0006", "epoch_0009"]
+    assert folders_found == ["best", "epoch_0003", "epoch_0005", "epoch_0006", "epoch_0009", "last"]
     for path in (finished / "train/samples").rglob("*.mid"):
         song = mido.MidiFile(path)
         assert song.length == pytest.approx(8 * 0.4, abs=0.01)

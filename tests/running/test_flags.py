@@ -10,7 +10,7 @@ import main
 from data_sources import SOURCES
 from generator import GENERATOR_INIT
 from oracle import ORACLE_INIT
-from running.flags import BY_NAME, FLAGS, PAPER, PRESETS, SMOKE, build_parser, preset_settings
+from running.flags import BY_NAME, FLAGS, PAPER, PRESETS, SMOKE, TUNED, build_parser, preset_settings
 from running.settings import resolve
 from support.command_line import boolean
 
@@ -68,7 +68,7 @@ def test_smoke_preset_differs_from_the_papers_in_sizes_only(capsys):
     assert smoke["policy_loss"] == "sum" and smoke["train_size"] == 128
     assert call(main.main, "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--preset {default,paper,smoke}" in text
+    assert "--preset {default,paper,smoke,tuned}" in text
     assert "in seconds that everything works" in text
     assert "(default: 5000) [smoke: 50]" in text
     assert "(default: 1000) [paper: 120, smoke: 10]" in text
@@ -109,7 +109,7 @@ def test_a_flag_is_declared_once():
     assert len({flag.name for flag in FLAGS}) == len(FLAGS)
 
 
-@pytest.mark.parametrize("block", [PAPER, SMOKE])
+@pytest.mark.parametrize("block", [PAPER, SMOKE, TUNED])
 def test_a_preset_changes_flags_that_exist_to_values_that_they_accept(block):
     for name, value in block.items():
         kind = BY_NAME[name].type
@@ -130,7 +130,8 @@ def test_what_a_flag_requires_is_a_value_of_another_flag():
 
 
 def test_presets_differ_where_their_blocks_say():
-    default, paper, smoke = (preset_settings(name) for name in PRESETS)
+    default, paper, smoke, tuned = (preset_settings(name) for name in PRESETS)
+    assert {name for name in default if default[name] != tuned[name]} == TUNED.keys()
     assert {name for name in default if default[name] != paper[name]} == PAPER.keys()
     assert {name for name in paper if paper[name] != smoke[name]} == SMOKE.keys()
 

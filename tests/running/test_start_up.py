@@ -8,6 +8,7 @@ import sys
 import pytest
 from helpers.cli import ROOT, TINY, call, folders, snapshot
 
+import judges
 import main
 import sample
 
@@ -64,7 +65,7 @@ def test_denormals_are_flushed_to_zero_on_all_threads():
     assert set(json.loads(done.stdout)) == {0}
 
 
-@pytest.mark.parametrize(("module", "first_work"), [(main, "make_state"), (sample, "load_run")])
+@pytest.mark.parametrize(("module", "first_work"), [(main, "make_state"), (sample, "load_models"), (judges, "load_models")])
 def test_the_process_is_set_up_before_any_work(module, first_work, monkeypatch, tmp_path):
     """A thread that has started keeps its own setting for denormals."""
     calls = []
@@ -76,6 +77,6 @@ def test_the_process_is_set_up_before_any_work(module, first_work, monkeypatch, 
     enough = main.UserError("far enough")
     monkeypatch.setattr(module, "set_up", lambda *_, **__: calls.append("set up"))
     monkeypatch.setattr(module, first_work, stop)
-    flags = [str(tmp_path)] if module is sample else [*TINY, *folders(tmp_path)]
+    flags = [str(tmp_path)] if module in (sample, judges) else [*TINY, *folders(tmp_path)]
     assert call(module.main, *flags) == 2
     assert calls == ["set up", "work"]

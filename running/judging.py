@@ -1,0 +1,135 @@
+"""Trains judges on a run's generator, measures what they know beyond it, and keeps both in the run's folder."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from data_set import DataSet
+from generator import Generator
+from metrics import auc, ratio_and_error, sequence_nll
+from residual.judges import MOST_UPDATES, Judges, train_judge
+from residual.weights import choose_beta, effective_candidates, knowledge
+from running.checkpoint import SavedModels, load_models, must_fit
+from running.judges_file import end_token, own_discriminator, save_judges
+from running.run_folder import JUDGES, JUDGES_NUMBERS
+from support.errors import UserError
+from support.files import write_json
+from support.random_streams import stream
+from train_state import make_generator
+
+SAMPLES = 20_000  # sequences of G that estimate Z
+CANDIDATES = 8  # for which the effective ones are told
+
+
+class Judging(NamedTuple):
+    """How to judge.
+
+    Attributes:
+        judges: how many; 0 takes the run's own D.
+        seed: of the judges and of the samples.
+        samples: how many sequences of G estimate Z.
+    """
+
+    judges: int
+    seed: int
+    samples: int = SAMPLES
+
+
+def judge(folder: Path, saved: SavedModels, data: DataSet, judging: Judging, show: Callable[[str], None]) -> None:
+    """Train judges on a generator, choose β, measure, and write judges.pt and judges.json.
+
+    Args:
+        folder: the run's.
+        saved: its models.
+        data: its data.
+        judging: how.
+        show: prints a line.
+
+    Raises:
+        UserError: there are no validation sequences, or no trained D where the run's own is asked for, or the models do not fit.
+        OSError: a file can't be written.
+    """
+    if data.valid is None:
+        raise UserError(f"{folder}: there are no validation sequences to stop the judges by")
+    with must_fit():
+        generator = make_generator(saved.args)
+        generator.load_state_dict(saved.generator)
+    generator.to(data.held_out.device)
+    show(f"judging {saved.about}")
+    judges = trained_judges(judging, saved, generator, data, show)
+    numbers = measure(judges, generator, data, judging, saved.args.final_eval_samples)
+    save_judges(folder / JUDGES, judges, generator, saved.path.name)
+    write_json(folder / JUDGES_NUMBERS, {"which": saved.path.name, **numbers})
+    report(numbers, show)
+
+
+def judge_best(folder: Path, data: DataSet, args: argparse.Namespace, show: Callable[[str], None]) -> None:
+    """Train --judges judges on the run's best models, as `judge` does."""
+    judge(folder, load_models(folder, None), data, Judging(args.judges, args.seed), show)
+
+
+def trained_judges(
+    judging: Judging, saved: SavedModels, generator: Generator, data: DataSet, show: Callable[[str], None]
+) -> Judges:
+    """The judges, without a β; raises UserError where the run's own D is asked for and was never trained."""
+    if not judging.judges:
+        judges = own_discriminator(saved, generator.device)
+        if judges is None:
+            raise UserError(f"--judges 0: the discriminator in {saved.path} was never trained")
+        return judges
+    models = []
+    for number in range(judging.judges):
+        with tqdm(total=MOST_UPDATES, desc=f"judge {number + 1}", unit="update", disable=not sys.stderr.isatty()) as bar:
+
+            def advance(update: int, loss: float, bar: tqdm = bar) -> None:
+                bar.update(update - bar.n)
+                bar.set_postfix(loss=f"{loss:.4f}")
+
+            model, updates, loss = train_judge(generator, data, number, judging.seed, advance)
+        models.append(model)
+        show(f"judge {number + 1}: {updates} updates, cross-entropy on validation sequences {loss:.4f} (guessing: 0.6931)")
+    return Judges(models, data.seq_len, end_token(saved.args))
+
+
+@torch.no_grad()
+def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judging, num_test: int) -> dict[str, float]:
+    """Choose β on validation sequences, and say on test sequences and other samples what the judges know beyond G."""
+    for_beta, for_test = (
+        judges.scores(generator.sample(judging.samples, data.seq_len, stream(judging.seed, f"samples for {use}")))
+        for use in ("beta", "test")
+    )
+    judges.beta = choose_beta(judges.scores(data.valid), for_beta)
+    held_out = data.final_held_out(num_test)
+    real = judges.scores(held_out)
+    known, error = knowledge(real, for_test, judges.beta)
+    counted = generator.counted(held_out).sum(dim=1)
+    nll_test, _ = ratio_and_error(sequence_nll(generator, held_out), counted)
+    per_token = counted.double().mean().item()
+    groups = for_test[: len(for_test) // CANDIDATES * CANDIDATES].view(-1, CANDIDATES)
+    return {
+        "judges": len(judges.models),
+        "beta": judges.beta,
+        "nll_test": nll_test,
+        "residual_nll_test": nll_test - known / per_token,
+        "residual_nll_test_error": error / per_token,
+        "knowledge": known,
+        "knowledge_error": error,
+        "auc": auc(real, for_test),
+        "effective_candidates": effective_candidates(groups, judges.beta),
+    }
+
+
+def report(numbers: dict[str, float], show: Callable[[str], None]) -> None:
+    """Say what was measured."""
+    show(f"β {numbers['beta']:g}, chosen on validation sequences; AUC on test sequences {numbers['auc']:.3f}")
+    show(f"NLL_test of G:                  {numbers['nll_test']:.4f}")
+    show(f"NLL_test of the residual model: {numbers['residual_nll_test']:.4f} ± {numbers['residual_nll_test_error']:.4f}")
+    known = f"{numbers['knowledge']:.3f} ± {numbers['knowledge_error']:.3f} nats of a sequence beyond G"
+    show(f"the judges know {known}; of {CANDIDATES} candidates, {numbers['effective_candidates']:.1f} are effective")
