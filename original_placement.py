@@ -66,7 +66,7 @@ def redrawn_rollouts(policy: Generator, tokens: Tensor, num_rollouts: int, rng: 
     def task(kept: int, state: RowStates) -> None:
         """The draws at step `kept` of all roll-outs that keep it, and the free steps of those that keep no more."""
         numbers = uniforms[kept - 1, kept - 1 :].movedim(0, 1)  # (B, T - kept, N): roll-outs that keep `kept` steps or more
-        drawn = decoder.draw(state, numbers.reshape(batch, -1)).view(numbers.shape)
+        drawn = decoder.draw(state, numbers.reshape(batch, -1).contiguous()).view(numbers.shape)
         result[kept - 1 :, :, :, kept - 1] = drawn.movedim(1, 0)
         part = result[kept - 1].view(-1, seq_len)
         free = uniforms[kept:, kept - 1].flatten(1)  # (T - kept, B·N)

@@ -2,7 +2,7 @@
 
 Reads each run's config.json, metrics.jsonl and final.json. Plain folders without a NAME= are grouped: one row for runs whose
 settings differ in nothing but seeds, names and folders. An evaluation is a line of metrics.jsonl; the one with the lowest
-NLL_test is where early stopping would have stopped, since NLL_test is what one may select by (NLL_oracle needs the oracle).
+NLL_valid is where early stopping would have stopped (NLL_test for runs that were not measured on validation sequences).
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ def markdown(table: Table, summaries: list[Record], tests: list[Record], remarks
         means = [cell(summaries[0]["real"][f"real_{name}"], runs) for name in table.columns]
         lines.append(f"| {' | '.join(['real training data', '', *means, *['–'] * len(beside)])} |")
     where = "at the end (final.json)" if final else "at the last evaluation"
-    stopped = ", and at the evaluation with the lowest NLL_test (early-stopped)" if table.stopped else ""
+    stopped = ", and at the evaluation with the lowest NLL_valid (early-stopped)" if table.stopped else ""
     difference = (
         f" Difference: our {table.columns[table.tested]} − the paper's." if not several else " Difference: ours − the paper's."
     )

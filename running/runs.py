@@ -38,9 +38,12 @@ class Run:
 
     @property
     def early_stopped(self) -> Record:
-        """The evaluation with the lowest NLL_test; the last one where no NLL_test is a number."""
-        numbers = [row for row in self.evaluations if number(row, "nll_test") is not None]
-        return min(numbers, key=lambda row: row["nll_test"]) if numbers else self.evaluations[-1]
+        """The evaluation with the lowest NLL_valid, or NLL_test for a run without; the last one where none is a number."""
+        for name in ("nll_valid", "nll_test"):
+            numbers = [row for row in self.evaluations if number(row, name) is not None]
+            if numbers:
+                return min(numbers, key=lambda row: row[name])
+        return self.evaluations[-1]
 
     @property
     def oracle(self) -> object:

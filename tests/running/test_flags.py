@@ -71,7 +71,7 @@ def test_smoke_preset_differs_from_the_papers_in_sizes_only(capsys):
     assert "--preset {default,paper,smoke,tuned}" in text
     assert "in seconds that everything works" in text
     assert "(default: 5000) [smoke: 50]" in text
-    assert "(default: 1000) [paper: 120, smoke: 10]" in text
+    assert "(default: 1000) [paper: 120, smoke: 10, tuned: 3000]" in text
 
 
 def test_the_tests_override_every_size():

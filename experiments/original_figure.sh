@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The figure of the code whose command line this program keeps (NLL_oracle, 1000 epochs of MLE and 1000 adversarial ones), over seeds:
+# its own placement of the rewards, the paper's, and controls without information; a table and curves.png.
+#   SEEDS="1 2 3 4 5" bash experiments/original_figure.sh --threads 2
+#   bash experiments/original_figure.sh --smoke
+# All rows of a seed begin from the same MLE run, on one oracle. Run it again to go on where it was interrupted. The environment and
+# the flags are explained in rows.sh.
+set -euo pipefail
+experiment=original_figure
+. "$(dirname "$0")/rows.sh"
+if [ "$preset" = paper ]; then preset=default; fi
+
+for seed in "${seeds[@]}"; do
+  train mle "$seed" "" --total_epochs 0
+  train mle-continued "$seed" "$runs/mle-$seed" --mle_share 1
+  train constant "$seed" "$runs/mle-$seed" --reward constant
+  train random "$seed" "$runs/mle-$seed" --reward random
+  train original "$seed" "$runs/mle-$seed" --reward original
+  train shuffled "$seed" "$runs/mle-$seed" --reward shuffled
+  train seqgan "$seed" "$runs/mle-$seed"
+done
+
+rows=("MLE continued=$runs/mle-continued-*" "rewards placed as the original's code does=$runs/original-*")
+rows+=("SeqGAN, rewards in their place=$runs/seqgan-*" "D's values of another sequence=$runs/shuffled-*")
+rows+=("constant reward=$runs/constant-*" "random reward=$runs/random-*")
+if "$PYTHON" -c "import matplotlib" 2>/dev/null; then
+  "$PYTHON" "$here/report.py" --final "${rows[@]}" --curves "$runs/curves.png"
+else
+  "$PYTHON" "$here/report.py" --final "${rows[@]}"
+fi
