@@ -8,17 +8,18 @@ NLL_valid is where early stopping would have stopped (NLL_test for runs that wer
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from running.curves import draw_curves
 from running.paper_tables import ORACLE, TABLES, Table
 from running.runs import Record, Run, group_runs, number
-from support.command_line import Parser
+from support.command_line import Parser, real
 from support.errors import UserError, exit_with_one_line
 from support.files import write_atomically
 from support.t_test import mean_interval, welch
@@ -30,14 +31,22 @@ AUTHORS_TITLES = {"pretrain_g": "pre-training...", "adversarial": "adversarial t
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the table: runs, and whether they are counted at their end or where early stopping would have stopped them."""
+    """A row of the table: runs at their end, or where early stopping would have stopped them, or at another temperature."""
 
     name: str
     runs: list[Run]
     early_stopped: bool = False
+    measured: list[Record] | None = None
+
+    @property
+    def original(self) -> bool:
+        """Whether it is not derived from another row."""
+        return not self.early_stopped and self.measured is None
 
     def records(self, final: bool) -> list[Record]:
-        """One record a run: its last evaluation, final.json where asked for, or where early stopping would have stopped."""
+        """One record a run: its last evaluation, final.json where asked for, or what the row is derived from."""
+        if self.measured is not None:
+            return self.measured
         if self.early_stopped:
             return [run.early_stopped for run in self.runs]
         return [run.final if final and run.final else run.evaluations[-1] for run in self.runs]
@@ -61,6 +70,18 @@ def add_early_stopped(rows: list[Row], names: list[str]) -> list[Row]:
     chosen = [find_row(rows, name) for name in names]
     twins = {id(row): [Row(f"{row.name}, early-stopped", row.runs, True)] for row in chosen}
     return [each for row in rows for each in (row, *twins.get(id(row), []))]
+
+
+def add_temperatures(rows: list[Row], temperatures: list[float]) -> list[Row]:
+    """The rows, each followed by one for its last generators at each temperature; raises UserError for a run without last.pt."""
+    records_at = importlib.import_module("running.temperatures").records_at  # loads torch
+    found = []
+    for row in rows:
+        found.append(row)
+        by_run = [records_at(run.folder, temperatures) for run in row.runs]
+        for value, measured in zip(temperatures, zip(*by_run, strict=True), strict=True):
+            found.append(Row(f"{row.name}, temperature {value:g}", row.runs, measured=list(measured)))
+    return found
 
 
 def summary(row: Row, final: bool, table: Table) -> Record:
@@ -102,8 +123,10 @@ def summary(row: Row, final: bool, table: Table) -> Record:
 
 def fitting_table(rows: list[Row]) -> Table:
     """The table for what the runs measure."""
-    on_text = all("bleu2" in run.evaluations[-1] for row in rows for run in row.runs)
-    return TABLES["text"] if on_text else ORACLE
+    for name in ("text", "music"):
+        if all(TABLES[name].measured in run.evaluations[-1] for row in rows for run in row.runs):
+            return TABLES[name]
+    return ORACLE
 
 
 def t_test(rows: list[Row], names: list[str], final: bool, table: Table, measure: str) -> Record:
@@ -142,7 +165,7 @@ def run_notes(row: Row, final: bool) -> list[str]:
 
 def notes(rows: list[Row], final: bool, table: Table) -> list[str]:
     """Notes below the table: on the runs, and where the paper's number is for another experiment."""
-    rows = [row for row in rows if not row.early_stopped]
+    rows = [row for row in rows if row.original]
     found = [text for row in rows for text in run_notes(row, final)]
     if table is not ORACLE:
         return found
@@ -203,65 +226,6 @@ def markdown(table: Table, summaries: list[Record], tests: list[Record], remarks
     return "\n".join([*lines, *(f"- {remark}" for remark in remarks)])
 
 
-def import_pyplot() -> Any:
-    """Matplotlib's pyplot, which writes to files only; raises UserError where it is not installed."""
-    try:
-        import matplotlib
-
-        matplotlib.use("Agg")
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise UserError("curves need matplotlib: python -m pip install -r requirements-dev.txt") from error
-    return pyplot
-
-
-def curve(runs: list[Run], name: str) -> list[tuple[int, float, float, float]]:
-    """(step, mean, smallest, largest) of a number over runs, at the steps at which all of them were evaluated."""
-    points = [{row["step"]: value for row in run.evaluations if (value := number(row, name)) is not None} for run in runs]
-    shared = sorted(set.intersection(*(set(each) for each in points)))
-    columns = [(step, [each[step] for each in points]) for step in shared]
-    return [(step, math.fsum(values) / len(values), min(values), max(values)) for step, values in columns]
-
-
-def draw_curves(rows: list[Row], path: Path) -> None:
-    """Both NLLs of every row against the epochs of G, as a PNG.
-
-    Raises:
-        UserError: matplotlib is missing.
-        OSError: the file can't be written.
-    """
-    pyplot = import_pyplot()
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
-    drawn = [row for row in rows if not row.early_stopped]
-    # the epoch of G at which the adversarial phase begins
-    starts = {e["step"] - e["epoch"] for row in drawn for run in row.runs for e in run.evaluations if e["phase"] == "adversarial"}
-    for axis, (name, title) in zip(axes, list(ORACLE.columns.items())[:2], strict=True):
-        curves = {row.name: points for row in drawn if (points := curve(row.runs, name))}
-        for label, points in curves.items():
-            steps, means, low, high = zip(*points, strict=True)
-            (line,) = axis.plot(steps, means, label=label, linewidth=1.2)
-            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-        for start in sorted(starts):
-            axis.axvline(start, color="grey", linewidth=0.8, linestyle="--")
-        # A policy that collapses for some epochs would flatten all other curves: such peaks are cut off, and the title says so.
-        values = sorted(point[1] for points in curves.values() for point in points)
-        if values:
-            top = values[int(0.985 * (len(values) - 1))]
-            if values[-1] - top > top - values[0]:
-                axis.set_ylim(values[0] - 0.05 * (top - values[0]), top + 0.05 * (top - values[0]))
-                title += f" (peaks to {values[-1]:.1f} cut off)"
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("epochs of G")
-        axis.set_ylabel("nats per token")
-        axis.grid(alpha=0.3)
-    if axes[1].lines:
-        axes[1].legend(fontsize=8)
-    try:
-        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
-    finally:
-        pyplot.close(figure)
-
-
 def authors_log(run: Run) -> str:
     """A run's NLL_oracle in the format of the authors' `save/experiment-log.txt`, with this program's count of epochs.
 
@@ -285,6 +249,11 @@ def write_authors_logs(rows: list[Row], folder: Path) -> None:
         write_atomically(folder / f"{name}-experiment-log.txt", lambda file, run=run: file.write(authors_log(run).encode()))
 
 
+def temperature_list(text: str) -> list[float]:
+    """An argparse type: `0.8,0.9` -> [0.8, 0.9]."""
+    return [real(0.01, 100)(part) for part in text.split(",")]
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = Parser(description="Print a Markdown table over runs, beside the paper's numbers.", allow_abbrev=False)
@@ -306,13 +275,20 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("A", "B"),
         help="Welch's t-test between two rows, of the number that the paper compares",
     )
+    parser.add_argument(
+        "--temperatures",
+        type=temperature_list,
+        default=[],
+        metavar="X,...",
+        help="further rows: the last generators with their logits divided by X, measured as final.json is (slow)",
+    )
     parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the learning curves: mean, and smallest to largest")
     parser.add_argument("--authors_log", type=Path, metavar="DIR", help="write each run's NLL_oracle in the authors' log format")
     parser.add_argument(
         "--table",
         choices=list(TABLES),
-        help="which table of the paper: 1 oracle, 2 poems, 3 speeches; text: the measures of text without the paper's numbers "
-        "(default: 1, or text for runs on text)",
+        help="which table of the paper: 1 oracle, 2 poems, 3 speeches; text, music: their measures without the paper's numbers "
+        "(default: 1, or text or music for runs on such data)",
     )
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON instead of the table")
     return parser
@@ -326,12 +302,14 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--curves {args.curves}: the picture's name must end in .png")
     rows = [Row(name, runs) for name, runs in group_runs(args.runs)]
     rows = add_early_stopped(rows, args.early_stopped)
+    if args.temperatures:
+        rows = add_temperatures(rows, args.temperatures)
     table = TABLES[args.table] if args.table else fitting_table(rows)
     summaries = [summary(row, args.final, table) for row in rows]
     tests = [t_test(rows, names, args.final, table, measure) for names in args.ttest for measure in table.paper]
     remarks = notes(rows, args.final, table)
     if args.curves is not None:
-        draw_curves(rows, args.curves)
+        draw_curves([(row.name, row.runs) for row in rows if row.original], args.curves)
     if args.authors_log is not None:
         write_authors_logs(rows, args.authors_log)
     if args.json:

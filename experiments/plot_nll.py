@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from report import import_pyplot
+from running.curves import import_pyplot
 from running.runs import read_evaluations
 from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line

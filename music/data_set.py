@@ -17,7 +17,7 @@ from tqdm import tqdm
 from bleu import Bleu, self_bleu
 from data_set import DataSet, Media, TokenForm
 from generator import Generator
-from metrics import sequence_nll
+from metrics import mean_and_error, sequence_nll, with_errors
 from music import corpus, measures
 from music.midi import Grid, MidiError, midi_bytes, read_tokens
 from music.show import note_names, piano_rolls, sound, wav_bytes
@@ -160,6 +160,7 @@ class TuneData(DataSet):
             **self._likeness(tokens),
             "copied": measures.copied_share(tokens, self.windows),
             **self.common_measures(samples, sequence_nll(generator, held_out)),
+            **with_errors({"entropy_g": mean_and_error(sequence_nll(generator, samples) / self.seq_len)}),
         }
 
     def _likeness(self, tokens: np.ndarray) -> dict[str, float]:

@@ -47,11 +47,16 @@ def evaluate(
 
 def final_evaluation(state: TrainState, data: DataSet, args: argparse.Namespace) -> dict[str, float]:
     """The end result on `--final_eval_samples` sequences, with a held-out sample of its own where the data can give one."""
+    return {"step": state.g_epochs, **evaluation_at_end(state.generator, data, args)}
+
+
+def evaluation_at_end(generator: Generator, data: DataSet, args: argparse.Namespace) -> dict[str, float]:
+    """The same of any generator."""
     num = args.final_eval_samples
     held_out = data.final_held_out(num)
-    values, samples = evaluate(state.generator, data, held_out, num, stream(args.seed, "final evaluation"))
-    values |= data.final_measures(state.generator, samples, held_out)
-    return {"step": state.g_epochs, "samples": num, **values, **data.final_reference(num)}
+    values, samples = evaluate(generator, data, held_out, num, stream(args.seed, "final evaluation"))
+    values |= data.final_measures(generator, samples, held_out)
+    return {"samples": num, **values, **data.final_reference(num)}
 
 
 class Trainer:

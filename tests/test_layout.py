@@ -97,14 +97,14 @@ def test_tests_lie_in_the_folders_of_the_code():
 
 
 def test_only_optional_modules_are_imported_in_functions():
-    """make_data loads a data set by name, report.py draws with matplotlib where it is installed."""
+    """make_data loads a data set by name, running/curves.py draws with matplotlib where it is installed."""
     found = [
         (module, f.name)
         for module, path in MODULES.items()
         for f in functions(path)
         if any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.walk(f))
     ]
-    assert found == [("report", "import_pyplot")]
+    assert found == [("running.curves", "import_pyplot")]
 
 
 @pytest.mark.parametrize("absent", ["torch", "tensorboard", "matplotlib"])

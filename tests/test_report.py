@@ -10,6 +10,7 @@ from helpers.fake_runs import evaluation, write_run
 from helpers.tables import as_json, table
 
 import report
+from running.curves import curve
 from support.t_test import t_quantile, welch
 
 MLE = {1: (9.00, 8.50), 2: (9.10, 8.70), 3: (9.05, 8.45)}  # seed -> NLL_oracle at the end, NLL_test at the end
@@ -189,9 +190,9 @@ def test_curves_average_over_the_steps_that_all_runs_have(tmp_path):
     one = write_run(tmp_path / "c-1", [evaluation(0, 10.0, 8.0), evaluation(5, 9.0, 7.5), evaluation(10, 8.0, 7.0)], {})
     two = write_run(tmp_path / "c-2", [evaluation(0, 11.0, 8.0), evaluation(10, 9.0, math.inf)], seed=2)
     found = [run for _, runs in report.group_runs([str(one), str(two)]) for run in runs]
-    assert report.curve(found, "nll_oracle") == [(0, 10.5, 10.0, 11.0), (10, 8.5, 8.0, 9.0)]
-    assert report.curve(found, "nll_test") == [(0, 8.0, 8.0, 8.0)]
-    assert report.curve(found, "jsd") == []
+    assert curve(found, "nll_oracle") == [(0, 10.5, 10.0, 11.0), (10, 8.5, 8.0, 9.0)]
+    assert curve(found, "nll_test") == [(0, 8.0, 8.0, 8.0)]
+    assert curve(found, "jsd") == []
 
 
 def test_curves_are_drawn_with_their_bands_and_the_start_of_the_adversarial_phase(table1, capsys, monkeypatch):

@@ -1,0 +1,74 @@
+"""The learning curves of runs as a picture, with matplotlib where it is installed. Does not load torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from running.paper_tables import ORACLE
+from running.runs import Run, number
+from support.errors import UserError
+from support.files import write_atomically
+
+
+def import_pyplot() -> Any:
+    """Matplotlib's pyplot, which writes to files only; raises UserError where it is not installed."""
+    try:
+        import matplotlib
+
+        matplotlib.use("Agg")
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise UserError("curves need matplotlib: python -m pip install -r requirements-dev.txt") from error
+    return pyplot
+
+
+def curve(runs: list[Run], name: str) -> list[tuple[int, float, float, float]]:
+    """(step, mean, smallest, largest) of a number over runs, at the steps at which all of them were evaluated."""
+    points = [{row["step"]: value for row in run.evaluations if (value := number(row, name)) is not None} for run in runs]
+    shared = sorted(set.intersection(*(set(each) for each in points)))
+    columns = [(step, [each[step] for each in points]) for step in shared]
+    return [(step, math.fsum(values) / len(values), min(values), max(values)) for step, values in columns]
+
+
+def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
+    """Both NLLs of every row against the epochs of G, as a PNG.
+
+    Args:
+        rows: name and runs of each.
+        path: where the picture goes.
+
+    Raises:
+        UserError: matplotlib is missing.
+        OSError: the file can't be written.
+    """
+    pyplot = import_pyplot()
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.2), sharex=True, layout="constrained")
+    # the epoch of G at which the adversarial phase begins
+    starts = {e["step"] - e["epoch"] for _, runs in rows for run in runs for e in run.evaluations if e["phase"] == "adversarial"}
+    for axis, (name, title) in zip(axes, list(ORACLE.columns.items())[:2], strict=True):
+        curves = {row: points for row, runs in rows if (points := curve(runs, name))}
+        for label, points in curves.items():
+            steps, means, low, high = zip(*points, strict=True)
+            (line,) = axis.plot(steps, means, label=label, linewidth=1.2)
+            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+        for start in sorted(starts):
+            axis.axvline(start, color="grey", linewidth=0.8, linestyle="--")
+        # A policy that collapses for some epochs would flatten all other curves: such peaks are cut off, and the title says so.
+        values = sorted(point[1] for points in curves.values() for point in points)
+        if values:
+            top = values[int(0.985 * (len(values) - 1))]
+            if values[-1] - top > top - values[0]:
+                axis.set_ylim(values[0] - 0.05 * (top - values[0]), top + 0.05 * (top - values[0]))
+                title += f" (peaks to {values[-1]:.1f} cut off)"
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("epochs of G")
+        axis.set_ylabel("nats per token")
+        axis.grid(alpha=0.3)
+    if axes[1].lines:
+        axes[1].legend(fontsize=8)
+    try:
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))
+    finally:
+        pyplot.close(figure)
