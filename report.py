@@ -18,7 +18,8 @@ from pathlib import Path
 
 from running.curves import draw_curves
 from running.paper_tables import ORACLE, TABLES, Table
-from running.runs import Record, Run, group_runs, number
+from running.run_folder import JUDGES_NUMBERS
+from running.runs import Record, Run, group_runs, number, read_object, read_text
 from support.command_line import Parser, real
 from support.errors import UserError, exit_with_one_line
 from support.files import write_atomically
@@ -78,9 +79,26 @@ def add_temperatures(rows: list[Row], temperatures: list[float]) -> list[Row]:
     found = []
     for row in rows:
         found.append(row)
+        if not row.original:
+            continue
         by_run = [records_at(run.folder, temperatures) for run in row.runs]
         for value, measured in zip(temperatures, zip(*by_run, strict=True), strict=True):
             found.append(Row(f"{row.name}, temperature {value:g}", row.runs, measured=list(measured)))
+    return found
+
+
+def add_resampled(rows: list[Row]) -> list[Row]:
+    """The rows, each followed by one of the resampled sequences that judges.py measured, where all its runs have judges."""
+    found = []
+    for row in rows:
+        found.append(row)
+        files = [run.folder / JUDGES_NUMBERS for run in row.runs]
+        if row.original and all(path.is_file() for path in files):
+            measured = [read_object(path, read_text(path)).get("resampled") for path in files]
+            for path, record in zip(files, measured, strict=True):
+                if not isinstance(record, dict):
+                    raise UserError(f"{path} holds no numbers of resampled sequences")
+            found.append(Row(f"{row.name}, resampled", row.runs, measured=measured))
     return found
 
 
@@ -275,6 +293,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("A", "B"),
         help="Welch's t-test between two rows, of the number that the paper compares",
     )
+    parser.add_argument("--resampled", action="store_true", help="further rows: the resampled sequences of runs with judges")
     parser.add_argument(
         "--temperatures",
         type=temperature_list,
@@ -302,6 +321,8 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--curves {args.curves}: the picture's name must end in .png")
     rows = [Row(name, runs) for name, runs in group_runs(args.runs)]
     rows = add_early_stopped(rows, args.early_stopped)
+    if args.resampled:
+        rows = add_resampled(rows)
     if args.temperatures:
         rows = add_temperatures(rows, args.temperatures)
     table = TABLES[args.table] if args.table else fitting_table(rows)

@@ -25,7 +25,7 @@ from data_loader import data_set_class
 from data_set import TokenForm
 from generator import Generator
 from residual.judges import Judges
-from residual.weights import effective_candidates, resample
+from residual.model import draw_resampled
 from running.checkpoint import load_models, must_fit
 from running.judges_file import find_judges
 from support.command_line import LARGEST_SEED, Parser, real, whole
@@ -113,19 +113,17 @@ def sequence_length(args: argparse.Namespace, settings: argparse.Namespace, form
 
 def draw(args: argparse.Namespace, generator: Generator, judges: Judges | None, length: int) -> Tensor:
     """The sequences, int64 (num, length) on the CPU; with judges, chosen among --resample candidates each."""
-    rng, choices = stream(args.seed, "sample"), stream(args.seed, "resampling")
+    rngs = (stream(args.seed, "sample"), stream(args.seed, "resampling"))
     copies = args.resample or 1
-    at_once = AT_ONCE // copies
     parts, effective = [], 0.0
-    for first in range(0, args.num, at_once):
-        size = min(at_once, args.num - first)
-        candidates = generator.sample(size * copies, length, rng, args.temperature, args.prime)
-        if judges is not None:
-            scores = judges.scores(candidates).view(size, copies)
-            effective += effective_candidates(scores, judges.beta) * size / args.num
-            chosen = torch.arange(size) * copies + resample(scores, judges.beta, choices)
-            candidates = candidates[chosen.to(candidates.device)]
-        parts.append(candidates.cpu())
+    for first in range(0, args.num, AT_ONCE // copies):
+        size = min(AT_ONCE // copies, args.num - first)
+        if judges is None:
+            part = generator.sample(size, length, rngs[0], args.temperature, args.prime)
+        else:
+            part, of_part = draw_resampled(generator, judges, size, length, copies, rngs, args.temperature, args.prime)
+            effective += of_part * size / args.num
+        parts.append(part.cpu())
     if judges is not None:
         print(f"of {copies} candidates, {effective:.1f} are effective at β {judges.beta:g}", file=sys.stderr)
         if copies > 1 and effective < max(LOWEST_EFFECTIVE, copies / 20):

@@ -6,16 +6,18 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from data_set import DataSet
 from generator import Generator
 from metrics import auc, ratio_and_error, sequence_nll
 from residual.judges import MOST_UPDATES, Judges, train_judge
-from residual.weights import choose_beta, effective_candidates, knowledge
+from residual.model import ResidualModel, draw_resampled
+from residual.weights import choose_beta, effective_candidates, knowledge, log_normaliser
 from running.checkpoint import SavedModels, load_models, must_fit
 from running.judges_file import end_token, own_discriminator, save_judges
 from running.run_folder import JUDGES, JUDGES_NUMBERS
@@ -25,7 +27,8 @@ from support.random_streams import stream
 from train_state import make_generator
 
 SAMPLES = 20_000  # sequences of G that estimate Z
-CANDIDATES = 8  # for which the effective ones are told
+CANDIDATES = 8  # of each of the resampled sequences that are measured
+MEASURED = 2000  # of them
 
 
 class Judging(NamedTuple):
@@ -70,6 +73,16 @@ def judge(folder: Path, saved: SavedModels, data: DataSet, judging: Judging, sho
     report(numbers, show)
 
 
+def resampled_measures(
+    generator: Generator, judges: Judges, data: DataSet, judging: Judging, log_z: float, held_out: Tensor
+) -> dict[str, float]:
+    """What the data set measures, for sequences chosen among CANDIDATES and the likelihoods of the residual model."""
+    rngs = (stream(judging.seed, "resampled candidates"), stream(judging.seed, "resampling"))
+    samples, _ = draw_resampled(generator, judges, MEASURED, data.seq_len, CANDIDATES, rngs)
+    measures = data.measure(ResidualModel(generator, judges, log_z), samples, held_out)
+    return {"samples": MEASURED, **measures, **data.final_reference(MEASURED)}
+
+
 def judge_best(folder: Path, data: DataSet, args: argparse.Namespace, show: Callable[[str], None]) -> None:
     """Train --judges judges on the run's best models, as `judge` does."""
     judge(folder, load_models(folder, None), data, Judging(args.judges, args.seed), show)
@@ -99,7 +112,7 @@ def trained_judges(
 
 
 @torch.no_grad()
-def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judging, num_test: int) -> dict[str, float]:
+def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judging, num_test: int) -> dict[str, Any]:
     """Choose β on validation sequences, and say on test sequences and other samples what the judges know beyond G."""
     for_beta, for_test = (
         judges.scores(generator.sample(judging.samples, data.seq_len, stream(judging.seed, f"samples for {use}")))
@@ -112,6 +125,7 @@ def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judgin
     counted = generator.counted(held_out).sum(dim=1)
     nll_test, _ = ratio_and_error(sequence_nll(generator, held_out), counted)
     per_token = counted.double().mean().item()
+    log_z, _ = log_normaliser(for_test, judges.beta)
     groups = for_test[: len(for_test) // CANDIDATES * CANDIDATES].view(-1, CANDIDATES)
     return {
         "judges": len(judges.models),
@@ -123,10 +137,11 @@ def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judgin
         "knowledge_error": error,
         "auc": auc(real, for_test),
         "effective_candidates": effective_candidates(groups, judges.beta),
+        "resampled": resampled_measures(generator, judges, data, judging, log_z, held_out),
     }
 
 
-def report(numbers: dict[str, float], show: Callable[[str], None]) -> None:
+def report(numbers: dict[str, Any], show: Callable[[str], None]) -> None:
     """Say what was measured."""
     show(f"β {numbers['beta']:g}, chosen on validation sequences; AUC on test sequences {numbers['auc']:.3f}")
     show(f"NLL_test of G:                  {numbers['nll_test']:.4f}")

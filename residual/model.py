@@ -1,0 +1,68 @@
+"""The residual model as a language model: its likelihoods of whole sequences, and draws from it by resampling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from generator import Generator
+from residual.judges import Judges
+from residual.weights import effective_candidates, resample
+
+
+class ResidualModel:
+    """P(Y) = G(Y) · exp(β · s(Y)) / Z, with what `metrics` and data sets read of a generator.
+
+    Args:
+        generator: G.
+        judges: s and β.
+        log_z: the logarithm of Z.
+    """
+
+    def __init__(self, generator: Generator, judges: Judges, log_z: float):
+        self.generator, self.judges, self.log_z = generator, judges, log_z
+
+    def counted(self, tokens: Tensor) -> Tensor:
+        """As `Generator.counted`."""
+        return self.generator.counted(tokens)
+
+    @torch.no_grad()
+    def nll(self, tokens: Tensor) -> Tensor:
+        """−log-likelihood of each sequence, given as numbers whose sum it is: (M, T) -> (M, T), in nats.
+
+        They are those of G, and what the judges know of the whole sequence is added to the last one: only their sums mean something.
+        """
+        nll = self.generator.nll(tokens)
+        nll[:, -1] += self.log_z - self.judges.beta * self.judges.scores(tokens)
+        return nll
+
+
+def draw_resampled(
+    generator: Generator,
+    judges: Judges,
+    num: int,
+    length: int,
+    candidates: int,
+    rngs: tuple[torch.Generator, torch.Generator],
+    temperature: float = 1.0,
+    prefix: Tensor | None = None,
+) -> tuple[Tensor, float]:
+    """Sequences, each chosen among candidates of G with probability proportional to exp(β · s).
+
+    Args:
+        generator: G.
+        judges: s and β.
+        num: how many sequences, N.
+        length: tokens in each.
+        candidates: K, for each sequence.
+        rngs: CPU random streams of the candidates and of the choices.
+        temperature: of the candidates.
+        prefix: tokens that every sequence begins with.
+
+    Returns:
+        int64 (N, length), and how many candidates are effective (`effective_candidates`).
+    """
+    drawn = generator.sample(num * candidates, length, rngs[0], temperature, prefix)
+    scores = judges.scores(drawn).view(num, candidates)
+    chosen = torch.arange(num) * candidates + resample(scores, judges.beta, rngs[1])
+    return drawn[chosen.to(drawn.device)], effective_candidates(scores, judges.beta)
