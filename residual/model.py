@@ -30,7 +30,7 @@ class ResidualModel:
     def nll(self, tokens: Tensor) -> Tensor:
         """−log-likelihood of each sequence, given as numbers whose sum it is: (M, T) -> (M, T), in nats.
 
-        They are those of G, and what the judges know of the whole sequence is added to the last one: only their sums mean something.
+        They are those of G, and what the judges know of the whole sequence is added to the last one: only the sums mean something.
         """
         nll = self.generator.nll(tokens)
         nll[:, -1] += self.log_z - self.judges.beta * self.judges.scores(tokens)
