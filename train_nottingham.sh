@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # SeqGAN on the Nottingham folk tunes: finds or fetches the MIDI files, then trains. Flags are passed on to main.py:
 #   bash train_nottingham.sh --seed 2 --run_name tunes
+#   bash train_nottingham.sh --preset tuned --run_name tuned
+# Ends with songs of the best generator and of the last one, in logs/train/RUN_NAME/samples/best and .../last.
 # The data: --data_dir FOLDER_OR_ZIP; or the zip that NOTTINGHAM_ZIP names; or data/Nottingham beside this file, fetched if absent.
 # It may be called from any folder: the user's paths, and the logs, are relative to that one.
 set -euo pipefail
@@ -70,7 +72,13 @@ FETCH
 fi
 
 [ "$resume" = no ] || exec "$PYTHON" "$project/main.py" "$@"
-# Later flags win, so that a flag of the user's replaces one of these.
-set -- --dataset Nottingham --pretrain_g_epochs 500 --total_epochs 500 "$@"
+# Later flags win, so that a flag of the user's replaces one of these. The preset `tuned` has epochs of its own.
+epochs=(--pretrain_g_epochs 500 --total_epochs 500)
+before=''
+for flag in "$@"; do
+  if [ "$flag" = --preset=tuned ] || { [ "$before" = --preset ] && [ "$flag" = tuned ]; }; then epochs=(); fi
+  before=$flag
+done
+set -- --dataset Nottingham ${epochs[@]+"${epochs[@]}"} "$@"
 if [ "$data" != data ] && [ "$own_data" = no ] && [ "$other_run" = no ]; then set -- --data_dir "$folder" "$@"; fi
 exec "$PYTHON" "$project/main.py" "$@"

@@ -138,3 +138,12 @@ def test_the_script_trains_on_the_tunes_unless_it_resumes(tmp_path, flags, resum
         assert ("--dataset Nottingham" in words) != resumes
     assert "--data_dir" not in called[project]
     assert (f"--data_dir {project}/data/Nottingham" in called[tmp_path]) != resumes
+
+
+@pytest.mark.parametrize("flags", [(), ("--preset", "paper"), ("--preset", "tuned"), ("--preset=tuned",)])
+def test_the_scripts_numbers_of_epochs_do_not_replace_those_of_the_preset_tuned(flags, tmp_path):
+    (tmp_path / "data/Nottingham").mkdir(parents=True)
+    done = shell(tmp_path, *flags, PYTHON="echo")
+    given = "--pretrain_g_epochs 500 --total_epochs 500" in done.stdout
+    assert "--dataset Nottingham" in done.stdout
+    assert given == ("tuned" not in "".join(flags))
