@@ -145,7 +145,12 @@ ADVERSARIAL_FLAGS = (
         help="adversarial epochs, after the pre-training",
     ),
     _adversarial(name="g_steps", type=whole(1), default=1, help="g-steps an epoch, each one policy-gradient update"),
-    _adversarial(name="d_steps", type=whole(0), default=5, help="d-steps an epoch, each with fresh negatives and k passes"),
+    _adversarial(
+        name="d_steps",
+        type=whole(0),
+        default=5,
+        help="d-steps an epoch, each with fresh negatives and k passes; 0: D stays as its pre-training left it",
+    ),
     _adversarial(
         name="reward",
         type=("discriminator", "bleu", "constant", "random", "shuffled", "original"),

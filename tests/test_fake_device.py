@@ -15,6 +15,7 @@ sys.path.append(str(ROOT / "benchmarks"))
 import run as benchmarks
 from scaling import point
 
+import judges
 import main
 import sample
 import train_state
@@ -26,7 +27,7 @@ from fast.cuda_graphs import PLAIN_RUNNER
 def device(monkeypatch):
     """The fake device, with a runner that refuses what a CUDA graph can't hold."""
     monkeypatch.setattr(train_state, "make_runner", lambda where, *_: StrictRunner() if where == FAKE else PLAIN_RUNNER)
-    for module in (main, sample):
+    for module in (main, sample, judges):
         monkeypatch.setattr(module, "choose_device", lambda _: FAKE)
     with fake_device():
         yield FAKE
@@ -101,6 +102,17 @@ def test_a_run_on_music_mixes_no_devices(tmp_path, device, monkeypatch, capsys):
     flags = ["--prime", str(prime), "--length", "12", "--out", str(tmp_path / "song.mid")]
     assert call(sample.main, str(tmp_path / "train"), *flags) == 0
     assert (tmp_path / "song.mid").stat().st_size
+
+
+def test_judges_and_resampling_mix_no_devices(tmp_path, device, monkeypatch, capsys):
+    for name, value in (("MOST_UPDATES", 4), ("EVERY", 2), ("SAMPLES", 30), ("BATCH", 4)):
+        monkeypatch.setattr(f"residual.judges.{name}", value)
+    monkeypatch.setattr("running.judging.MEASURED", 20)
+    monkeypatch.setattr("running.judging.SAMPLES", 50)
+    assert run(*SHORT, "--judges", "2", *folders(tmp_path)) == 0, capsys.readouterr().err
+    assert call(sample.main, str(tmp_path / "train"), "--num", "3", "--resample", "4") == 0, capsys.readouterr().err
+    flags = [str(tmp_path / "train"), "--judges", "0", "--which", "last", "--samples", "100", "--overwrite"]
+    assert call(judges.main, *flags) == 0, capsys.readouterr().err
 
 
 def test_the_benchmarks_mix_no_devices(device, monkeypatch):
