@@ -76,8 +76,9 @@ def begin(launch: Launch, state: TrainState, device: torch.device) -> tuple[Data
         with must_fit():
             state.load_state_dict(saved)
             data = make_data(args, device, launch.source["data"])
-    if args.patience and data.valid is None:
-        raise UserError(f"--patience {args.patience}: there are no validation sequences of {args.seq_len} tokens")
+    for name in ("patience", "judges"):
+        if getattr(args, name) and data.valid is None:
+            raise UserError(f"--{name} {getattr(args, name)}: there are no validation sequences of {args.seq_len} tokens")
     if args.save_oracle is not None:
         save_oracle(data.oracle, Path(args.save_oracle))
     log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
@@ -123,6 +124,8 @@ def train(launch: Launch, device: torch.device) -> int:
     watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
     with must_fit():
         best = Best(**(checkpoint or launch.source or {}).get("best", {}))
+        if launch.source is not None:
+            best.measure_again(state, data)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     write_json(log_dir / CONFIG, {"args": vars(args), "versions": versions})

@@ -107,7 +107,7 @@ def adversarial_epoch(state: TrainState, data: DataSet, args: argparse.Namespace
 
 def is_mle_step(number: int, share: float) -> bool:
     """Whether update `number` of G in the adversarial phase, from 0, is one by maximum likelihood; this share of them are."""
-    rounding = 1e-9  # 10 · 0.3 is below 3
+    rounding = 1e-9  # in float64, 100 · 0.29 is below 29
     return math.floor((number + 1) * share + rounding) > math.floor(number * share + rounding)
 
 

@@ -100,8 +100,8 @@ class TrainState:
                 continue  # it is copied from G when that phase begins
             module.load_state_dict(saved[name])
         for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:  # depends on this device, not on the one that saved
-                group["capturable"] = self.generator.device.type == "cuda"
+            for group in optimizer.param_groups:  # the settings of this run and device, not of those that saved
+                group.update(optimizer.defaults)
         self.runner.forget()  # the optimisers have new tensors
         for name, rng in self.streams.items():
             if name in saved["streams"] or name not in LATER_STREAMS:

@@ -64,7 +64,7 @@ def policy_update(
         loss = policy_loss(generator, tokens, BASELINES[args.baseline](rewards, counted), args.policy_loss, inputs)
         return _generator_update(state, loss, "policy", args.grad_clip)
     weights = args.kl_weight * counted / (counted.sum() if args.policy_loss == "mean" else 1)
-    penalty, each = kl_penalty(generator, state.reference, tokens, weights)
+    penalty, each = kl_penalty(generator, state.reference, tokens, weights, inputs)
     cost = args.kl_weight * each * counted
     later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # of the tokens behind y_t: its action value, as far as the divergence goes
     values = BASELINES[args.baseline](rewards - later, counted)
@@ -89,7 +89,9 @@ def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction
     return generator.weighted_nll(tokens, rewards / number, inputs)
 
 
-def kl_penalty(generator: Generator, reference: Generator, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+def kl_penalty(
+    generator: Generator, reference: Generator, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """KL(G_θ(·|y_1..t−1) ‖ G_ref(·|y_1..t−1)), exact at each step of given sequences.
 
     The mean over G_θ's own sequences of its sum over t is the divergence of whole sequences, KL(G_θ‖G_ref).
@@ -99,13 +101,14 @@ def kl_penalty(generator: Generator, reference: Generator, tokens: Tensor, weigh
         reference: G_ref, without a gradient.
         tokens: y, (B, T).
         weights: of each step, (B, T).
+        inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
 
     Returns:
         The weighted sum, a scalar to train on with the prefixes as they are, and each step's divergence, (B, T), in nats.
     """
-    hidden = generator.hidden(tokens).flatten(0, 1)  # (B·T, H)
+    hidden = generator.hidden(tokens, inputs).flatten(0, 1)  # (B·T, H)
     with torch.no_grad():
-        other = reference.hidden(tokens).flatten(0, 1)
+        other = reference.hidden(tokens, inputs).flatten(0, 1)
     total, each = weighted_kl(hidden, generator.output, other, reference.output, weights.flatten())
     return total, each.view(tokens.shape)
 

@@ -83,7 +83,7 @@ class Judges:
         """The score s of sequences: (M, L) -> (M,).
 
         A sequence of more than T tokens is scored in windows of T beside each other, the last one at its end, and s is the sum
-        over the windows, each counted by its share of new tokens.
+        over the windows, each counted by its share of new tokens. Windows behind the end of a sequence count nothing.
 
         Raises:
             ValueError: L is less than T.
@@ -91,10 +91,12 @@ class Judges:
         length = tokens.shape[1]
         if length < self.seq_len:
             raise ValueError(f"judges of {self.seq_len} tokens can't score sequences of {length}")
-        starts = list(range(0, length - self.seq_len + 1, self.seq_len))
-        total = sum(self._scores(tokens[:, start : start + self.seq_len]) for start in starts)
-        if rest := length % self.seq_len:
-            total = total + self._scores(tokens[:, -self.seq_len :]) * (rest / self.seq_len)
+        total = self._scores(tokens[:, : self.seq_len])
+        for start in range(self.seq_len, length, self.seq_len):
+            new = min(self.seq_len, length - start)  # tokens that no window before has
+            window = tokens[:, start + new - self.seq_len : start + new]
+            going_on = tokens[:, start - 1] != (-1 if self.end_token is None else self.end_token)
+            total = total + self._scores(window) * going_on * (new / self.seq_len)
         return total
 
     def _scores(self, tokens: Tensor) -> Tensor:

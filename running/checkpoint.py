@@ -158,18 +158,15 @@ def load_models(run: Path, which: str | None) -> SavedModels:
             raise UserError(f"{path} is not a checkpoint of a run")
         args = argparse.Namespace(**with_later_flags(payload["args"]))
         where, models = payload["where"], payload["models"]
-        trained = where["phase"] == "adversarial"
         about = f"epoch {where['step']} of G ({where['phase']}), NLL_valid {payload['nll_valid']:.4f}; {LAST}: "
         about += f"{payload['latest'].get('nll_valid', math.nan):.4f}"
-        return SavedModels(
-            path, args, payload["data"], models["generator"], models["discriminator"] if trained else None, f"{path}: {about}"
-        )
+        return SavedModels(path, args, payload["data"], models["generator"], models.get("discriminator"), f"{path}: {about}")
     saved = load_run(path)
     done = saved["state"]["counts"]["epochs_done"]
     step = done["pretrain_g"] + done["adversarial"]
     with must_fit():
         generator, discriminator = saved["state"]["generator"], saved["state"]["discriminator"]
-    trained = done["pretrain_d"] or done["adversarial"]
+        trained = bool(saved["state"]["optimizer_discriminator"]["state"])
     about = f"{path}: epoch {step} of G"
     return SavedModels(
         path, argparse.Namespace(**saved["args"]), saved["data"], generator, discriminator if trained else None, about
@@ -186,7 +183,8 @@ def _is_best(payload: dict[str, Any]) -> bool:
         _has_settings(args)
         and isinstance(where.get("phase"), str)
         and isinstance(where.get("step"), int)
-        and all(isinstance(models.get(name), dict) for name in ("generator", "discriminator"))
+        and isinstance(models.get("generator"), dict)
+        and isinstance(models.get("discriminator", {}), dict)
         and isinstance(payload.get("nll_valid"), float)
         and isinstance(latest.get("nll_valid", 0.0), float)
     )

@@ -15,7 +15,7 @@ except ImportError:  # only POSIX systems have it
     fcntl = None
 
 CONFIG, FINAL, LAST, BEST, JUDGES = "config.json", "final.json", "last.pt", "best.pt", "judges.pt"
-JUDGES_NUMBERS = "judges.json"
+JUDGES_NUMBERS, TWO_SAMPLE = "judges.json", "two_sample.json"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
 RUN_FILES = (
     CONFIG,
@@ -24,6 +24,7 @@ RUN_FILES = (
     JUDGES,
     *(f".{name}.partial" for name in (LAST, BEST, JUDGES)),
     JUDGES_NUMBERS,
+    TWO_SAMPLE,
     FINAL,
     METRICS,
     TRAINING,

@@ -12,7 +12,8 @@ from typing import Any
 
 from data_sources import SOURCES
 from running.flags import BEFORE, BY_NAME, PRESETS, preset_settings
-from running.run_folder import CONFIG, FINAL, LAST, METRICS
+from running.run_folder import CONFIG, FINAL, LAST, METRICS, TWO_SAMPLE
+from running.two_sample import table_numbers
 from support.errors import UserError
 
 COUNTS = ("seed", "pretrain_g_epochs", "total_epochs")  # settings that readers compute with
@@ -28,7 +29,7 @@ class Run:
         folder: its --log_dir.
         settings: every flag's value; a flag that an older run does not have gets its preset's.
         evaluations: the objects of metrics.jsonl, at least one.
-        final: final.json, or None where the run is unfinished.
+        final: final.json and the numbers of two_sample.json, or None where the run is unfinished.
     """
 
     folder: Path
@@ -117,7 +118,7 @@ def read_run(folder: Path) -> Run:
         UserError: a file is missing or broken.
         OSError: one can't be read.
     """
-    config, final = folder / CONFIG, folder / FINAL
+    config = folder / CONFIG
     args = read_object(config, read_text(config)).get("args")
     if not isinstance(args, dict):
         raise UserError(f"{config} holds no settings")
@@ -125,7 +126,14 @@ def read_run(folder: Path) -> Run:
     settings = {**preset_settings(preset if preset in PRESETS else "default"), **BEFORE, **args}
     if not all(isinstance(settings[name], int) for name in COUNTS):
         raise UserError(f"{config} is broken: {', '.join(COUNTS)} must be whole numbers")
-    return Run(folder, settings, read_evaluations(folder), read_object(final, read_text(final)) if final.exists() else None)
+    return Run(folder, settings, read_evaluations(folder), read_final(folder) if (folder / FINAL).exists() else None)
+
+
+def read_final(folder: Path) -> Record:
+    """The object of final.json with the numbers of two_sample.json, where the run has it; raises UserError, OSError."""
+    numbers = read_object(folder / FINAL, read_text(folder / FINAL))
+    path = folder / TWO_SAMPLE
+    return {**numbers, **table_numbers(read_object(path, read_text(path)))} if path.exists() else numbers
 
 
 def find_runs(pattern: str) -> list[Path]:

@@ -6,7 +6,6 @@ Shapes: M generated sequences, T tokens each.
 from __future__ import annotations
 
 import argparse
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -159,7 +158,7 @@ class Trainer:
     def _choose_epoch(self, last: bool) -> None:
         """End maximum likelihood where NLL_valid has not fallen for long, and go on from G's best weights where it ends."""
         self.best.ended_early = not last and self.best.waited >= self.args.patience
-        if last or self.best.ended_early:
+        if self.best.models and (last or self.best.ended_early):
             self.best.restore_generator(self.state)
             where, value = self.best.where["step"], self.best.nll_valid
             self.log.line(f"G has its weights of epoch {where} again, where NLL_valid is lowest: {value:.4f}")
@@ -201,8 +200,7 @@ class Trainer:
         folder, rng_name = Path(self.args.log_dir) / SAMPLES, "final songs"
         generators = {"last": self.state.generator}
         if self.best.models:
-            generators["best"] = copy.deepcopy(self.state.generator)
-            generators["best"].load_state_dict(self.best.models["generator"])
+            generators["best"] = self.best.generator(self.state)
         for name, generator in generators.items():
             samples = generator.sample(self.data.num_samples, self.data.seq_len, stream(self.args.seed, rng_name))
             self.data.keep_samples(samples, folder, name)

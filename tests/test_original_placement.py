@@ -3,8 +3,9 @@
 import pytest
 import torch
 from helpers.reference import enumerate_sequences, sequence_probability, tiny_generator
-from helpers.small_runs import gradient
+from helpers.small_runs import gradient, small_run
 
+import train
 from original_placement import original_values, redrawn, redrawn_rollouts
 from updates import policy_loss
 
@@ -78,3 +79,17 @@ def test_the_expected_policy_gradient_is_zero_whatever_the_values():
         weights = values * chance[:, None] * log_p[:, :, drawn].exp()
         policy_loss(model, torch.full_like(tokens, drawn), weights, "sum", model.inputs(tokens)).backward()
     assert gradient(model).norm() < 1e-5
+
+
+def test_the_update_weighs_redrawn_tokens_and_reads_those_that_were_scored(monkeypatch):
+    state, data, args = small_run(reward="original", rollout_num=2)
+    scored, updates = [], []
+    monkeypatch.setattr("rewards.original_values", lambda _policy, _score, tokens, *_: scored.append(tokens) or torch.rand(6, 5))
+    monkeypatch.setattr(train, "policy_update", lambda _state, _args, *tensors: updates.append(tensors) or (torch.zeros(()),) * 2)
+    before = state.streams["redrawn tokens"].get_state()
+    train.g_step(state, data, args)
+    targets, _, inputs = updates[0]
+    assert torch.equal(inputs, state.generator.inputs(scored[0]))
+    rng = torch.Generator()
+    rng.set_state(before)
+    assert torch.equal(targets, redrawn(state.generator, scored[0], rng)) and not torch.equal(targets, scored[0])

@@ -44,9 +44,11 @@ def test_logarithms_stay_finite_at_0_and_1_and_the_probability_itself_is_not_cli
 def sharp_state(**changes):
     """A discriminator whose probabilities lie far apart, so that a mean of a form is not the form of a mean."""
     state, args = small_state(**changes)
+    tokens = state.generator.sample(6, args.seq_len, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        state.discriminator.output.weight.mul_(20)
-    return state, args, state.generator.sample(6, args.seq_len, torch.Generator().manual_seed(0))
+        state.discriminator.output.weight.mul_(60)
+        state.discriminator.output.bias -= state.discriminator.eval()(tokens).mean(dim=0)  # around 1/2
+    return state, args, tokens
 
 
 @pytest.mark.parametrize("by_table", [False, True])
