@@ -54,6 +54,22 @@ class Media(NamedTuple):
     sounds: dict[str, bytes]
 
 
+class Judged(NamedTuple):
+    """Real sequences for classifiers that tell generated ones from them (experiments/judge.py), in the order of the data.
+
+    Windows of a tune stand one after the other. Tokens are integers of any size, (M, T) each.
+
+    Attributes:
+        valid: validation sequences.
+        test: test sequences.
+        train: training sequences.
+    """
+
+    valid: Tensor
+    test: Tensor
+    train: Tensor
+
+
 class TokenForm:
     """How sequences are shown, written to files and read. This one: as token numbers.
 
@@ -197,6 +213,10 @@ class DataSet(abc.ABC):
     @abc.abstractmethod
     def final_held_out(self, num: int) -> Tensor:
         """Held-out sequences for the evaluation at the end: `num` others than `held_out`, where there can be others."""
+
+    def judged(self) -> Judged:
+        """Real sequences for classifiers; there must be validation sequences."""
+        return Judged(self.valid, self.held_out, self.real(len(self.valid) + len(self.held_out)))
 
     def final_reference(self, _num: int) -> dict[str, float]:
         """`reference` for an evaluation of `num` sequences."""

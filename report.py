@@ -20,6 +20,7 @@ from running.curves import draw_curves
 from running.paper_tables import ORACLE, TABLES, Table
 from running.run_folder import JUDGES_NUMBERS
 from running.runs import Record, Run, group_runs, number, read_object, read_text
+from running.two_sample import with_aucs
 from support.command_line import Parser, real
 from support.errors import UserError, exit_with_one_line
 from support.files import write_atomically
@@ -281,7 +282,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="RUN|NAME=RUNS",
         help="run folders (--log_dir), also as a quoted glob; with NAME= a row of that name, else a row for equal settings",
     )
-    parser.add_argument("--final", action="store_true", help="take final.json instead of the last evaluation")
+    parser.add_argument("--final", action="store_true", help="take final.json (and two_sample.json), not the last evaluation")
     parser.add_argument(
         "--early_stopped", action="append", default=[], metavar="NAME", help="a further row: NAME as early stopping would leave it"
     )
@@ -326,6 +327,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.temperatures:
         rows = add_temperatures(rows, args.temperatures)
     table = TABLES[args.table] if args.table else fitting_table(rows)
+    if args.final:
+        table = with_aucs(table, [run.final for row in rows for run in row.runs])
     summaries = [summary(row, args.final, table) for row in rows]
     tests = [t_test(rows, names, args.final, table, measure) for names in args.ttest for measure in table.paper]
     remarks = notes(rows, args.final, table)

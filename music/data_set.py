@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bleu import Bleu, self_bleu
-from data_set import DataSet, Media, TokenForm
+from data_set import DataSet, Judged, Media, TokenForm
 from generator import Generator
 from metrics import mean_and_error, sequence_nll, with_errors
 from music import corpus, measures
@@ -114,6 +114,7 @@ class TuneData(DataSet):
         self.windows = corpus.windows(tunes.tunes["train"], args.seq_len)  # (W, T) uint8
         self.references = corpus.windows(tunes.tunes["test"], args.seq_len)
         disjoint, valid = (corpus.windows(tunes.tunes[split], args.seq_len, stride=args.seq_len) for split in ("test", "valid"))
+        self.valid_windows = corpus.windows(tunes.tunes["valid"], args.seq_len)
         self.counts = {split: len(tunes.tunes[split]) for split in corpus.SPLITS}
         self.fingerprint = hashlib.sha256(self.windows.tobytes() + self.references.tobytes()).hexdigest()
         if saved is not None and saved["fingerprint"] != self.fingerprint:
@@ -176,6 +177,10 @@ class TuneData(DataSet):
     def final_held_out(self, _num: int) -> Tensor:
         """The held-out windows: there are no others."""
         return self.held_out
+
+    def judged(self) -> Judged:
+        """The windows at every frame: disjoint ones are few, and begin at other places of a tune than those that G learns."""
+        return Judged(*(torch.from_numpy(part) for part in (self.valid_windows, self.references, self.windows)))
 
     def final_reference(self, num: int) -> dict[str, float]:
         """The measures of as many training windows, for comparison. Self-BLEU grows with their number."""

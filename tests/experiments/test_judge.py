@@ -221,7 +221,8 @@ def test_resampled_sequences_are_those_that_the_judges_choose(judge, log_dir, ca
     save_judges(log_dir / "judges.pt", judges, generator, "last.pt")
     flags = [str(log_dir), "--seeds", "1", "--num", "30", "--no-floor"]
     assert call(judge.main, *flags, "--which", "last", "--resample", "4") == 0
-    assert list(json.loads((log_dir / "two_sample.json").read_text())) == ["last resample 4"]
+    assert call(judge.main, *flags, "--which", "last", "--resample", "4", "--resample_beta", "2") == 0
+    assert list(json.loads((log_dir / "two_sample.json").read_text())) == ["last resample 4", "last resample 4 β 2"]
 
 
 def test_music_is_judged_by_the_windows_at_every_frame(tmp_path):
@@ -243,6 +244,7 @@ def test_music_is_judged_by_the_windows_at_every_frame(tmp_path):
         (["empty"], "no checkpoint at"),
         (["broken"], "two_sample.json is not a JSON object"),
         (["copy", "--resample", "4"], "--resample needs judges"),
+        (["copy", "--resample_beta", "4"], "no effect without --resample"),
     ],
 )
 def test_bad_input_ends_with_one_line(judge, log_dir, tmp_path, monkeypatch, capsys, flags, words):
