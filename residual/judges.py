@@ -1,8 +1,8 @@
 """Judges: discriminators trained on a finished generator, and stopped by validation sequences.
 
 The discriminator of the adversarial training has followed a generator that changed, mostly on sequences that it has seen often. A
-judge sees fresh sequences of the generator in every batch, has regularisation, and keeps the weights with which it knows most on
-validation sequences. Several judges of different sizes know more together than one.
+judge (residual/judge.py) sees fresh sequences of the generator in every batch, has regularisation, and keeps the weights with which
+it knows most on validation sequences. Several judges of different sizes know more together than one.
 
 Shapes: M sequences, T tokens each, or L ≥ T where a longer one is scored in windows.
 """
@@ -10,7 +10,7 @@ Shapes: M sequences, T tokens each, or L ≥ T where a longer one is scored in w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from data_set import DataSet
 from discriminator import REAL, Discriminator, scoring_rows
 from generator import Generator
+from residual.judge import Judge, Size
 from support.device import to_device
 from support.random_streams import stream
 
@@ -27,41 +28,31 @@ BATCH = 64  # real sequences in a batch, and as many generated ones
 EVERY = 50  # updates between looks at the validation sequences
 PATIENCE = 12  # looks without a better value before the training ends
 MOST_UPDATES = 4000
+SCORED_AT_ONCE = 1000  # bounds the memory of the convolutions
 SAMPLES = 2000  # generated sequences beside the validation ones, at a look
 LABEL_SMOOTHING = 0.05  # the targets are 0.025 and 0.975
 
 
 @dataclass(frozen=True)
-class Size:
-    """What a judge is made of; judges take these in turn.
+class Recipe:
+    """How a judge is made; judges take these in turn.
 
     Attributes:
-        widths: of its filters; those wider than T are left out.
-        number: filters of each width.
-        emb_dim: its embedding size.
-        keep_prob: the share of features that dropout keeps.
-        weight_decay: of AdamW.
+        size: its sizes.
         learning_rate: of AdamW.
+        weight_decay: of AdamW.
     """
 
-    widths: tuple[int, ...]
-    number: int
-    emb_dim: int
-    keep_prob: float
-    weight_decay: float
+    size: Size
     learning_rate: float
-
-    def filters(self, seq_len: int) -> list[list[int]]:
-        """As the flag --d_filters has them."""
-        fitting = [width for width in self.widths if width <= seq_len] or [seq_len]
-        return [[width, self.number] for width in fitting]
+    weight_decay: float
 
 
-SIZES = (
-    Size((2, 3, 4, 6, 8), 64, 32, 0.5, 0.05, 1e-3),
-    Size((1, 3, 5, 10, 16), 96, 16, 0.4, 0.1, 1e-3),
-    Size((2, 4, 8, 12), 128, 64, 0.3, 0.2, 5e-4),
-    Size((3, 7, 20), 100, 24, 0.5, 0.1, 1e-3),
+RECIPES = (
+    Recipe(Size((1, 3, 5, 9), number=64, emb_dim=32, lags=16, drop=0.5), 1e-3, 0.05),
+    Recipe(Size((3, 7, 15), number=96, emb_dim=16, lags=16, drop=0.5), 1e-3, 0.1),
+    Recipe(Size((2, 4, 8), number=64, emb_dim=24, lags=24, drop=0.4), 1e-3, 0.1),
+    Recipe(Size((5, 11), number=96, emb_dim=32, lags=12, drop=0.4), 5e-4, 0.2),
 )
 
 
@@ -69,13 +60,13 @@ class Judges:
     """One or several discriminators and β: the score s of sequences, which is the mean of their logits.
 
     Args:
-        models: the judges, on the generator's device.
+        models: the judges, or a run's own D, on the generator's device.
         seq_len: T, the length that they have learnt.
         end_token: the absorbing token where sequences are of variable length, or None.
         beta: β.
     """
 
-    def __init__(self, models: list[Discriminator], seq_len: int, end_token: int | None, beta: float = 1.0):
+    def __init__(self, models: Sequence[Judge | Discriminator], seq_len: int, end_token: int | None, beta: float = 1.0):
         self.models, self.seq_len, self.end_token, self.beta = models, seq_len, end_token, beta
 
     @torch.no_grad()
@@ -104,35 +95,50 @@ class Judges:
 
     def state_dict(self) -> dict[str, Any]:
         """As tensors and numbers, for a file."""
-        sizes = [{"filters": [list(f) for f in m.filters], "emb_dim": m.embed.embedding_dim} for m in self.models]
         own = {"seq_len": self.seq_len, "end_token": self.end_token, "beta": self.beta}
-        return {**own, "sizes": sizes, "models": [model.state_dict() for model in self.models]}
+        models = [
+            {"judge": model.sizes(), "weights": model.state_dict()}
+            if isinstance(model, Judge)
+            else {"filters": [list(f) for f in model.filters], "emb_dim": model.embed.embedding_dim, "weights": model.state_dict()}
+            for model in self.models
+        ]
+        return {**own, "models": models}
 
     @classmethod
     def from_state_dict(cls, saved: dict[str, Any], vocab_size: int, device: torch.device) -> Judges:
-        """What `state_dict` gave; raises RuntimeError, KeyError, TypeError or ValueError where it does not fit."""
-        models = []
-        for size, weights in zip(saved["sizes"], saved["models"], strict=True):
-            model = Discriminator(vocab_size, size["emb_dim"], size["filters"])
-            model.load_state_dict(weights)
+        """What `state_dict` gave; raises RuntimeError, KeyError, TypeError, AttributeError or ValueError where it does not fit."""
+        models: list[Judge | Discriminator] = []
+        if not saved["models"]:
+            raise ValueError("there is no judge in it")
+        for part in saved["models"]:
+            if "judge" in part:
+                size = Size(**{**part["judge"], "widths": tuple(part["judge"]["widths"])})
+                model = Judge(vocab_size, saved["seq_len"], saved["end_token"], size)
+            else:
+                model = Discriminator(vocab_size, part["emb_dim"], part["filters"])
+            model.load_state_dict(part["weights"])
             models.append(model.to(device))
         return cls(models, saved["seq_len"], saved["end_token"], saved["beta"])
 
 
 @torch.no_grad()
-def logit(model: Discriminator, tokens: Tensor) -> Tensor:
+def logit(model: Judge | Discriminator, tokens: Tensor) -> Tensor:
     """The logit of D, log D/(1 − D), without dropout: (M, T) -> (M,)."""
     was_training = model.training
     model.eval()
-    rows = scoring_rows(tokens.shape[1], model.filters, model.embed.embedding_dim, tokens.device.type)
-    logits = torch.cat([model(part) for part in tokens.split(rows)])  # (M, 2)
+    if isinstance(model, Judge):
+        logits = torch.cat([model(part) for part in tokens.split(SCORED_AT_ONCE)])
+    else:
+        rows = scoring_rows(tokens.shape[1], model.filters, model.embed.embedding_dim, tokens.device.type)
+        both = torch.cat([model(part) for part in tokens.split(rows)])  # (M, 2)
+        logits = both[:, REAL] - both[:, 1 - REAL]
     model.train(was_training)
-    return logits[:, REAL] - logits[:, 1 - REAL]
+    return logits
 
 
 def train_judge(
     generator: Generator, data: DataSet, number: int, seed: int, show: Callable[[int, float], None] = lambda *_: None
-) -> tuple[Discriminator, int, float]:
+) -> tuple[Judge, int, float]:
     """Train one judge on training sequences and fresh ones of G.
 
     Args:
@@ -145,21 +151,22 @@ def train_judge(
     Returns:
         The judge with its best weights; after how many updates; its cross-entropy on validation sequences and samples, in nats.
     """
-    size, seq_len, device = SIZES[number % len(SIZES)], data.seq_len, generator.device
+    recipe, seq_len, device = RECIPES[number % len(RECIPES)], data.seq_len, generator.device
     rng = {purpose: stream(seed, f"judge {number}: {purpose}") for purpose in ("weights", "samples", "dropout", "looks")}
     dropout = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng["dropout"])))
-    model = Discriminator(data.vocab_size, size.emb_dim, size.filters(seq_len), size.keep_prob, dropout)
+    model = Judge(data.vocab_size, seq_len, generator.end_token, recipe.size, dropout)
     model.initialise(rng["weights"]).to(device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=size.learning_rate, weight_decay=size.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     samples = generator.sample(SAMPLES, seq_len, rng["looks"])
-    targets = to_device(torch.tensor([REAL] * BATCH + [1 - REAL] * BATCH), device)
+    of_real, of_samples = 1 - LABEL_SMOOTHING / 2, LABEL_SMOOTHING / 2
+    targets = to_device(torch.tensor([of_real] * BATCH + [of_samples] * BATCH), device)
 
     best, kept, at = math.inf, {}, 0
     for update in range(1, MOST_UPDATES + 1):
         batch = torch.cat([data.training_batch(BATCH), generator.sample(BATCH, seq_len, rng["samples"])])
         model.train()
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(model(batch), targets, label_smoothing=LABEL_SMOOTHING).backward()
+        torch.nn.functional.binary_cross_entropy_with_logits(model(batch), targets).backward()
         optimizer.step()
         if update % EVERY == 0:
             loss = cross_entropy(logit(model, data.valid), logit(model, samples))

@@ -22,8 +22,9 @@ from train_state import make_generator
 
 def quickly(patch):
     """Judges that are trained in a fraction of a second."""
-    small = replace(residual.judges.SIZES[0], number=6, emb_dim=6, learning_rate=0.02)
-    for name, value in dict(MOST_UPDATES=60, EVERY=10, SAMPLES=200, SIZES=(small,)).items():
+    first = residual.judges.RECIPES[0]
+    small = replace(first, size=replace(first.size, number=6, emb_dim=6), learning_rate=0.02)
+    for name, value in dict(MOST_UPDATES=60, EVERY=10, SAMPLES=200, RECIPES=(small,)).items():
         patch.setattr(residual.judges, name, value)
     patch.setattr(judging, "MEASURED", 50)
 
@@ -165,8 +166,8 @@ def test_the_runs_own_discriminator_is_taken_where_there_are_no_judges(trained, 
     chosen, plain = drawn(trained, tmp_path / "a.npy", *flags), drawn(trained, tmp_path / "b.npy", *flags[:2], "--num", "600")
     from_d = torch.load(trained / "last.pt", weights_only=True)["state"]["discriminator"]
     saved = load_models(trained, "last")
-    size = {"filters": saved.args.d_filters, "emb_dim": saved.args.d_emb_dim}
-    own = dict(seq_len=5, end_token=None, beta=1.0, sizes=[size], models=[from_d])
+    part = {"filters": saved.args.d_filters, "emb_dim": saved.args.d_emb_dim, "weights": from_d}
+    own = dict(seq_len=5, end_token=None, beta=1.0, models=[part])
     scores = Judges.from_state_dict(own, 20, torch.device("cpu")).scores
     assert scores(chosen).mean() > scores(plain).mean() + 0.5 * scores(plain).std()
 

@@ -117,7 +117,7 @@ def test_judges_of_another_generator_are_refused(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", ["kind", "judges", "sizes", "beta", "vocabulary", "bytes"])
+@pytest.mark.parametrize("damage", ["kind", "judges", "none", "size", "beta", "vocabulary", "bytes"])
 def test_a_broken_file_of_judges_is_refused(damage, tmp_path):
     generator, path = make_generator(argparse.Namespace(**SETTINGS)), tmp_path / "judges.pt"
     save_judges(path, Judges([judge()], T, None), generator, "best.pt")
@@ -128,8 +128,10 @@ def test_a_broken_file_of_judges_is_refused(damage, tmp_path):
         payload["kind"] = "best"
     elif damage == "judges":
         del payload["judges"]
-    elif damage == "sizes":
-        payload["judges"]["sizes"] = []
+    elif damage == "none":
+        payload["judges"]["models"] = []
+    elif damage == "size":
+        payload["judges"]["models"][0]["filters"] = [[1, 6]]
     elif damage == "beta":
         del payload["judges"]["beta"]
     elif damage == "vocabulary":
@@ -139,7 +141,7 @@ def test_a_broken_file_of_judges_is_refused(damage, tmp_path):
         path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(UserError) as error:
         find_judges(saved, generator, 1.0)
-    assert "\n" not in str(error.value) or damage in ("sizes", "vocabulary")  # main joins the lines of torch's messages
+    assert "\n" not in str(error.value) or damage in ("size", "vocabulary")  # main joins the lines of torch's messages
 
 
 def test_the_runs_own_discriminator_judges_only_where_it_was_trained_and_a_beta_is_given(tmp_path):
@@ -162,8 +164,9 @@ def _few_resampled_sequences(monkeypatch):
 @pytest.fixture
 def quick(monkeypatch):
     """Judges that are trained in a fraction of a second."""
-    small = replace(residual.judges.SIZES[0], number=6, emb_dim=6, learning_rate=0.02)
-    for name, value in dict(MOST_UPDATES=120, EVERY=10, PATIENCE=3, SAMPLES=200, BATCH=16, SIZES=(small,)).items():
+    first = residual.judges.RECIPES[0]
+    small = replace(first, size=replace(first.size, number=6, emb_dim=6), learning_rate=0.02)
+    for name, value in dict(MOST_UPDATES=120, EVERY=10, PATIENCE=3, SAMPLES=200, BATCH=16, RECIPES=(small,)).items():
         monkeypatch.setattr(residual.judges, name, value)
     monkeypatch.setattr("data_loader.ENTROPY_SEQUENCES", 100)
 
