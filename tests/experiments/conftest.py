@@ -10,8 +10,8 @@ import pytest
 from helpers.cli import ROOT, flag_value
 from helpers.processes import warm_python
 
-# Stands for python: judges.py's numbers are made up, main.py's runs are written as the flags ask for, report.py is the real one. STOP_AT names a run that is
-# interrupted: its folder keeps a checkpoint, or (STOP_EARLY) not even that.
+# Stands for python: main.py's runs are written as the flags ask for, judges.py's numbers are made up, report.py is the real one.
+# STOP_AT names a run that is interrupted: its folder keeps a checkpoint, or (STOP_EARLY) not even that.
 STUB = f"""#!{sys.executable}
 import json, os, pathlib, subprocess, sys
 sys.path[:0] = [{str(ROOT / "tests")!r}]
