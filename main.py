@@ -123,7 +123,7 @@ def train(launch: Launch, device: torch.device) -> int:
     checkpoint = launch.checkpoint or {}
     watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
     with must_fit():
-        best = Best(**(checkpoint or launch.source or {}).get("best", {}))
+        best = Best(**(checkpoint or (launch.source if args.evaluate else None) or {}).get("best", {}))
         if launch.source is not None:
             best.measure_again(state, data)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from running.authors_log import write_authors_logs
 from running.curves import draw_curves
 from running.paper_tables import ORACLE, TABLES, Table
 from running.run_folder import JUDGES_NUMBERS
@@ -23,12 +24,10 @@ from running.runs import Record, Run, group_runs, number, read_object, read_text
 from running.two_sample import with_aucs
 from support.command_line import Parser, real
 from support.errors import UserError, exit_with_one_line
-from support.files import write_atomically
 from support.t_test import mean_interval, welch
 
 PAPER_SIZES = {"vocab_size": 5000, "seq_len": 20}
 UNSTABLE = ("g100d1k10",)  # rows that the paper describes as unstable
-AUTHORS_TITLES = {"pretrain_g": "pre-training...", "adversarial": "adversarial training..."}
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,12 @@ class Row:
     def original(self) -> bool:
         """Whether it is not derived from another row."""
         return not self.early_stopped and self.measured is None
+
+    @property
+    def nll_valid(self) -> float | None:
+        """Mean NLL_valid of a row at another temperature, by which one may be chosen; None for other rows."""
+        values = [value for record in self.measured or [] if (value := number(record, "nll_valid")) is not None]
+        return math.fsum(values) / len(values) if values else None
 
     def records(self, final: bool) -> list[Record]:
         """One record a run: its last evaluation, final.json where asked for, or what the row is derived from."""
@@ -99,7 +104,7 @@ def add_resampled(rows: list[Row]) -> list[Row]:
             for path, record in zip(files, measured, strict=True):
                 if not isinstance(record, dict):
                     raise UserError(f"{path} holds no numbers of resampled sequences")
-            found.append(Row(f"{row.name}, resampled", row.runs, measured=measured))
+            found.append(Row(f"{row.name}: best.pt, resampled", row.runs, measured=measured))
     return found
 
 
@@ -184,8 +189,9 @@ def run_notes(row: Row, final: bool) -> list[str]:
 
 def notes(rows: list[Row], final: bool, table: Table) -> list[str]:
     """Notes below the table: on the runs, and where the paper's number is for another experiment."""
+    found = [f"{row.name}: NLL_valid {row.nll_valid:.4f}" for row in rows if row.nll_valid is not None]
     rows = [row for row in rows if row.original]
-    found = [text for row in rows for text in run_notes(row, final)]
+    found += [text for row in rows for text in run_notes(row, final)]
     if table is not ORACLE:
         return found
     beside_paper = [row for row in rows if summary(row, final, table)["paper"] is not None]
@@ -243,29 +249,6 @@ def markdown(table: Table, summaries: list[Record], tests: list[Record], remarks
         told = f"difference {test['difference']:+.3f}, t = {test['t']:.3f}, {test['freedom']:.1f} degrees of freedom, {p}"
         lines.append(f"- Welch's t-test (two-sided) of {test['measure']}, {one} against {two}: {told}")
     return "\n".join([*lines, *(f"- {remark}" for remark in remarks)])
-
-
-def authors_log(run: Run) -> str:
-    """A run's NLL_oracle in the format of the authors' `save/experiment-log.txt`, with this program's count of epochs.
-
-    Epochs count from 0 in each phase. Ours are finished epochs: 0 stands before the first. The authors' epoch 0 is after it.
-    """
-    lines = []
-    for phase, title in AUTHORS_TITLES.items():
-        rows = [row for row in run.evaluations if row["phase"] == phase and number(row, "nll_oracle") is not None]
-        if rows:
-            lines += [title, *(f"epoch:\t{row['epoch']}\tnll:\t{row['nll_oracle']:.6g}" for row in rows)]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def write_authors_logs(rows: list[Row], folder: Path) -> None:
-    """One file a run, `RUN-experiment-log.txt`; raises OSError."""
-    runs = {run.folder.resolve(): run for row in rows for run in row.runs}
-    names = [path.name for path in runs]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, run in runs.items():
-        name = path.name if names.count(path.name) == 1 else "-".join(path.parts[1:])
-        write_atomically(folder / f"{name}-experiment-log.txt", lambda file, run=run: file.write(authors_log(run).encode()))
 
 
 def temperature_list(text: str) -> list[float]:
@@ -335,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.curves is not None:
         draw_curves([(row.name, row.runs) for row in rows if row.original], args.curves)
     if args.authors_log is not None:
-        write_authors_logs(rows, args.authors_log)
+        write_authors_logs([run for row in rows for run in row.runs], args.authors_log)
     if args.json:
         print(json.dumps({"rows": summaries, "ttests": tests, "notes": remarks}, indent=2, ensure_ascii=False))
     else:

@@ -5,8 +5,8 @@ Writes one sequence a line (.txt), as text where the run is on text and else as 
 go to the screen. They are drawn from the models with the lowest NLL_valid, best.pt, unless --which says last.
 
 With --resample K, K candidates are drawn for each sequence, and one is kept with probability proportional to (D/(1 − D))^β, where
-D are the judges of judges.py. As K grows, this draws from the residual model (residual/). Sequences that begin with --prime are
-weighed with it; a sequence longer than the judges know is weighed in windows beside each other.
+D is what the judges of judges.py say. As K grows, this draws from the residual model (residual/). Sequences that begin with
+--prime are weighed with it; a sequence longer than the judges know is weighed in windows beside each other.
 """
 
 from __future__ import annotations
@@ -68,14 +68,18 @@ def build_parser() -> argparse.ArgumentParser:
         help="the models with the lowest NLL_valid, or the last ones (default: best, where the run has them)",
     )
     parser.add_argument(
-        "--resample", type=whole(1, AT_ONCE), default=None, metavar="K", help="candidates for each sequence, of which D chooses one"
+        "--resample",
+        type=whole(1, AT_ONCE),
+        default=None,
+        metavar="K",
+        help="candidates for each sequence, of which the judges keep one",
     )
     parser.add_argument(
         "--resample_beta",
         type=real(0, 100),
         default=None,
         metavar="β",
-        help="exponent of D's odds (default: chosen by judges.py on validation sequences); needed where the run's own D is taken",
+        help="exponent of the judges' odds (default: chosen by judges.py); needed where the run's own D is the judge",
     )
     parser.add_argument(
         "--seed", type=whole(0, LARGEST_SEED), default=0, metavar="N", help="seed of the draws (default: %(default)s)"
@@ -107,7 +111,7 @@ def sequence_length(args: argparse.Namespace, settings: argparse.Namespace, form
     if primed >= length:
         raise UserError(f"--length {length} leaves nothing to add to a --prime of {primed} tokens")
     if args.resample is not None and length < settings.seq_len:
-        raise UserError(f"--resample: D weighs sequences of {settings.seq_len} tokens or more, --length is {length}")
+        raise UserError(f"--resample: the judges weigh sequences of {settings.seq_len} tokens or more, --length is {length}")
     return length
 
 
@@ -125,7 +129,7 @@ def draw(args: argparse.Namespace, generator: Generator, judges: Judges | None, 
             effective += of_part * size / args.num
         parts.append(part.cpu())
     if judges is not None:
-        print(f"of {copies} candidates, {effective:.1f} are effective at β {judges.beta:g}", file=sys.stderr)
+        print(f"effective candidates: {effective:.1f} of {copies}, at β {judges.beta:g}", file=sys.stderr)
         if copies > 1 and effective < max(LOWEST_EFFECTIVE, copies / 20):
             print("warning: few candidates decide: a lower --resample_beta chooses less sharply", file=sys.stderr)
     return torch.cat(parts)
@@ -155,6 +159,11 @@ def main(argv: list[str] | None = None) -> int:
         generator.load_state_dict(saved.generator)
     generator.to(device)
     judges = None if args.resample is None else find_judges(saved, generator, args.resample_beta)
+    if judges is not None and args.temperature != 1:
+        print(
+            "warning: the judges know the generator at temperature 1, and weigh other sequences as if they came from it",
+            file=sys.stderr,
+        )
     print(f"drawn from {saved.about}", file=sys.stderr)
     tokens = draw(args, generator, judges, length)
     if args.out is None:

@@ -128,6 +128,13 @@ def make_generator(args: argparse.Namespace) -> Generator:
     return generator.initialise(stream(args.seed, "generator weights"), **GENERATOR_INIT[args.g_init])
 
 
+def make_reference(generator: Generator) -> Generator:
+    """A copy of a generator that is not trained."""
+    reference = copy.deepcopy(generator).requires_grad_(False)
+    reference.lstm.flatten_parameters()  # on CUDA a copy's weights lie apart, and cuDNN would join them in each call
+    return reference
+
+
 def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
     """Line 1 of Algorithm 1: a new run's state, all weights drawn from the seed."""
     streams = {name: stream(args.seed, name) for name in STREAMS}
@@ -146,7 +153,7 @@ def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
         generator=generator,
         policy=copy.deepcopy(generator).requires_grad_(False),
         discriminator=discriminator,
-        reference=copy.deepcopy(generator).requires_grad_(False) if args.kl_weight else None,
+        reference=make_reference(generator) if args.kl_weight else None,
         optimizers={
             "mle": adam(generator, args.g_lr, args.g_weight_decay),
             "policy": adam(generator, policy_lr(args)),

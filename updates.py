@@ -66,7 +66,7 @@ def policy_update(
     weights = args.kl_weight * counted / (counted.sum() if args.policy_loss == "mean" else 1)
     penalty, each = kl_penalty(generator, state.reference, tokens, weights, inputs)
     cost = args.kl_weight * each * counted
-    later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # of the tokens behind y_t: its action value, as far as the divergence goes
+    later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # (B, T): cost of the steps after y_t, to which y_t leads
     values = BASELINES[args.baseline](rewards - later, counted)
     return _generator_update(
         state, policy_loss(generator, tokens, values, args.policy_loss, inputs) + penalty, "policy", args.grad_clip

@@ -46,7 +46,7 @@ case "$kind" in
 esac
 
 judge() { # judge FOLDER NUMBER
-  if [ ! -f "$1/judges.json" ]; then "$PYTHON" "$here/judges.py" "$1" --judges "$2" --overwrite "${threads[@]}"; fi
+  if [ ! -f "$1/judges.json" ]; then "$PYTHON" "$here/judges.py" "$1" --judges "$2" --overwrite ${threads[@]+"${threads[@]}"}; fi
 }
 
 threads=()
@@ -65,7 +65,11 @@ for seed in "${seeds[@]}"; do
   train tuned-pg "$seed" "$runs/tuned-$seed" "${gentle[@]}"
   train tuned-shuffled "$seed" "$runs/tuned-$seed" "${gentle[@]}" --reward shuffled
   train tuned-continued "$seed" "$runs/tuned-$seed" "${gentle[@]}" --mle_share 1
-  if [ ! -d "$runs/tuned-one-$seed" ]; then cp -r "$runs/tuned-$seed" "$runs/tuned-one-$seed"; fi
+  if [ ! -d "$runs/tuned-one-$seed" ]; then
+    rm -rf "$runs/copy-$seed"
+    cp -r "$runs/tuned-$seed" "$runs/copy-$seed"
+    mv "$runs/copy-$seed" "$runs/tuned-one-$seed"
+  fi
   judge "$runs/tuned-one-$seed" 1
   judge "$runs/tuned-$seed" "$judges"
 done

@@ -119,6 +119,9 @@ class TuneData(DataSet):
         self.fingerprint = hashlib.sha256(self.windows.tobytes() + self.references.tobytes()).hexdigest()
         if saved is not None and saved["fingerprint"] != self.fingerprint:
             raise UserError(f"--data_dir {args.data_dir}: the tunes are not those that this run began with")
+        self.valid_fingerprint = hashlib.sha256(valid.tobytes()).hexdigest()
+        if saved is not None and saved.get("valid_fingerprint", self.valid_fingerprint) != self.valid_fingerprint:
+            raise UserError(f"--data_dir {args.data_dir}: the validation tunes are not those that this run began with")
         self.held_out = torch.from_numpy(disjoint.astype(np.int64)).to(device)
         self.valid = torch.from_numpy(valid.astype(np.int64)).to(device) if len(valid) else None
         self.train_windows = torch.from_numpy(self.windows)  # uint8 on the CPU: a batch is gathered, then moved
@@ -203,7 +206,8 @@ class TuneData(DataSet):
 
     def state_dict(self) -> dict[str, Any]:
         """What shows a resumed run that the tunes are the same, and the random stream of the batches."""
-        return {"fingerprint": self.fingerprint, "reference": self.reference, "train_rng": self.train_rng.get_state()}
+        prints = {"fingerprint": self.fingerprint, "valid_fingerprint": self.valid_fingerprint}
+        return {**prints, "reference": self.reference, "train_rng": self.train_rng.get_state()}
 
 
 def _load_tunes(args: argparse.Namespace, grid: Grid) -> corpus.Corpus:

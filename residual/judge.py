@@ -2,8 +2,8 @@
 
 D_φ of the paper looks at windows of a few tokens. What a well-trained generator gets wrong is mostly further apart: phrases that
 come back. So the inputs at each position are the token's embedding and, for each lag, whether the token, and the step to it from
-the token before, are those of so many positions before. (Where the numbers of tokens have no order, a step that repeats is seldom
-more than two tokens that do.)
+the token before, are those of so many positions before. (A step is the difference of neighbouring token numbers: in music an
+interval. In text, where numbers have no order, a repeated step is nearly always a repeated pair of tokens.)
 Convolutions of several widths, ReLU, largest value and mean over time, dropout, one logit.
 
 Shapes: M sequences, T tokens each, V tokens in the vocabulary, E embedding, F filters in all.

@@ -118,7 +118,7 @@ class Judges:
                 model = Discriminator(vocab_size, part["emb_dim"], part["filters"])
             model.load_state_dict(part["weights"])
             models.append(model.to(device))
-        return cls(models, saved["seq_len"], saved["end_token"], saved["beta"])
+        return cls(models, saved["seq_len"], saved["end_token"], float(saved["beta"]))
 
 
 @torch.no_grad()

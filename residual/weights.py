@@ -35,13 +35,14 @@ def knowledge(real_scores: Tensor, sample_scores: Tensor, beta: float) -> tuple[
     It is the Donsker-Varadhan lower bound of KL(real‖G) at the function β·s.
 
     Args:
-        real_scores: s of held-out real sequences, (M,), M ≥ 2.
+        real_scores: s of held-out real sequences, (M,); the error of a single one is NaN.
         sample_scores: s of own samples of G, (S,).
         beta: β.
     """
     log_z, error = log_normaliser(sample_scores, beta)
     logs = beta * real_scores.double()
-    return logs.mean().item() - log_z, math.hypot(logs.std().item() / math.sqrt(len(logs)), error)
+    of_real = logs.std().item() / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
+    return logs.mean().item() - log_z, math.hypot(of_real, error)
 
 
 def choose_beta(valid_scores: Tensor, sample_scores: Tensor) -> float:

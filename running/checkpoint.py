@@ -151,7 +151,7 @@ def load_models(run: Path, which: str | None) -> SavedModels:
         if which == "best" and not path.is_file():
             raise UserError(f"no {BEST} in {run}: the run was never evaluated on validation sequences; --which last")
     elif which is not None:
-        raise UserError(f"--which {which} chooses a file of a run's folder: {run} is none")
+        raise UserError(f"--which needs a run's folder: {run} is a file; leave --which out")
     payload = load_checkpoint(path)
     if payload.get("kind") == "best":
         if not _is_best(payload):

@@ -47,6 +47,11 @@ def end_token(args: argparse.Namespace) -> int | None:
     return END_TOKEN if args.variable_length else None
 
 
+def judges_fit(path: Path, generator: Generator) -> bool:
+    """Whether a file of judges is there and its judges were trained on this generator; raises UserError for a broken file."""
+    return path.is_file() and load_checkpoint(path).get("generator") == fingerprint(generator)
+
+
 def find_judges(saved: SavedModels, generator: Generator, beta: float | None) -> Judges:
     """The judges beside a run's models, or its own D where there are none and β is given.
 
@@ -65,9 +70,8 @@ def find_judges(saved: SavedModels, generator: Generator, beta: float | None) ->
             raise UserError(f"{path} holds no judges")
         if payload.get("generator") != fingerprint(generator):
             about = payload.get("about")
-            raise UserError(
-                f"{path}: its judges were trained on {about}, not on {saved.path}: python judges.py --which, or remove it"
-            )
+            other = f"train new ones with python judges.py {saved.path.parent} --which {saved.path.stem} --overwrite"
+            raise UserError(f"{path}: its judges were trained on {about}, not on {saved.path}: draw from that one, or {other}")
         with must_fit():
             judges = Judges.from_state_dict(payload["judges"], saved.args.vocab_size, generator.device)
     else:

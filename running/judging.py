@@ -14,12 +14,12 @@ from tqdm import tqdm
 
 from data_set import DataSet
 from generator import Generator
-from metrics import auc, ratio_and_error, sequence_nll
+from metrics import auc, ratio_and_error, sequence_nll, with_errors
 from residual.judges import MOST_UPDATES, Judges, train_judge
 from residual.model import ResidualModel, draw_resampled
 from residual.weights import choose_beta, effective_candidates, knowledge, log_normaliser
 from running.checkpoint import SavedModels, load_models, must_fit
-from running.judges_file import end_token, own_discriminator, save_judges
+from running.judges_file import end_token, judges_fit, own_discriminator, save_judges
 from running.run_folder import JUDGES, JUDGES_NUMBERS
 from support.errors import UserError
 from support.files import write_json
@@ -28,7 +28,9 @@ from train_state import make_generator
 
 SAMPLES = 20_000  # sequences of G that estimate Z
 CANDIDATES = 8  # of each of the resampled sequences that are measured
-MEASURED = 2000  # of them
+AT_ONCE = 10_000  # candidates in memory
+# What the likelihoods of the residual model and draws by few candidates do not give together.
+OF_ONE_DISTRIBUTION = ("entropy_g", "kl_g_oracle", "jsd")
 
 
 class Judging(NamedTuple):
@@ -61,10 +63,7 @@ def judge(folder: Path, saved: SavedModels, data: DataSet, judging: Judging, sho
     """
     if data.valid is None:
         raise UserError(f"{folder}: there are no validation sequences to stop the judges by")
-    with must_fit():
-        generator = make_generator(saved.args)
-        generator.load_state_dict(saved.generator)
-    generator.to(data.held_out.device)
+    generator = make_fitting(saved).to(data.held_out.device)
     show(f"judging {saved.about}")
     judges = trained_judges(judging, saved, generator, data, show)
     numbers = measure(judges, generator, data, judging, saved.args.final_eval_samples)
@@ -74,18 +73,35 @@ def judge(folder: Path, saved: SavedModels, data: DataSet, judging: Judging, sho
 
 
 def resampled_measures(
-    generator: Generator, judges: Judges, data: DataSet, judging: Judging, log_z: float, held_out: Tensor
+    generator: Generator, judges: Judges, data: DataSet, judging: Judging, log_z: float, held_out: Tensor, num: int
 ) -> dict[str, float]:
-    """What the data set measures, for sequences chosen among CANDIDATES and the likelihoods of the residual model."""
+    """What the data set measures of `num` sequences chosen among CANDIDATES each; NLLs of real ones are the residual model's."""
     rngs = (stream(judging.seed, "resampled candidates"), stream(judging.seed, "resampling"))
-    samples, _ = draw_resampled(generator, judges, MEASURED, data.seq_len, CANDIDATES, rngs)
-    measures = data.measure(ResidualModel(generator, judges, log_z), samples, held_out)
-    return {"samples": MEASURED, **measures, **data.final_reference(MEASURED)}
+    size = AT_ONCE // CANDIDATES
+    parts = [
+        draw_resampled(generator, judges, min(size, num - first), data.seq_len, CANDIDATES, rngs)[0]
+        for first in range(0, num, size)
+    ]
+    measures = data.measure(ResidualModel(generator, judges, log_z), torch.cat(parts), held_out)
+    kept = {name: value for name, value in measures.items() if not name.startswith(OF_ONE_DISTRIBUTION)}
+    return {"samples": num, **kept, **data.final_reference(num)}
 
 
 def judge_best(folder: Path, data: DataSet, args: argparse.Namespace, show: Callable[[str], None]) -> None:
-    """Train --judges judges on the run's best models, as `judge` does."""
-    judge(folder, load_models(folder, None), data, Judging(args.judges, args.seed), show)
+    """Train --judges judges on the run's best models, as `judge` does, unless there are judges of these models."""
+    saved = load_models(folder, None)
+    if judges_fit(folder / JUDGES, make_fitting(saved)) and (folder / JUDGES_NUMBERS).is_file():
+        show(f"{folder / JUDGES} is kept: its judges were trained on {saved.path.name} as it is")
+        return
+    judge(folder, saved, data, Judging(args.judges, args.seed), show)
+
+
+def make_fitting(saved: SavedModels) -> Generator:
+    """The generator of saved models, on the CPU; raises UserError where it does not fit."""
+    with must_fit():
+        generator = make_generator(saved.args)
+        generator.load_state_dict(saved.generator)
+    return generator
 
 
 def trained_judges(
@@ -132,19 +148,21 @@ def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judgin
         "beta": judges.beta,
         "nll_test": nll_test,
         "residual_nll_test": nll_test - known / per_token,
-        "residual_nll_test_error": error / per_token,
-        "knowledge": known,
-        "knowledge_error": error,
+        **with_errors({"gain_per_token": (known / per_token, error / per_token), "knowledge": (known, error)}),
         "auc": auc(real, for_test),
         "effective_candidates": effective_candidates(groups, judges.beta),
-        "resampled": resampled_measures(generator, judges, data, judging, log_z, held_out),
+        "resampled": resampled_measures(generator, judges, data, judging, log_z, held_out, num_test),
     }
 
 
 def report(numbers: dict[str, Any], show: Callable[[str], None]) -> None:
     """Say what was measured."""
+    gain, known = (
+        f"{numbers[name]:.4f}" + (f" ± {numbers[f'{name}_error']:.4f}" if f"{name}_error" in numbers else "")
+        for name in ("gain_per_token", "knowledge")
+    )
     show(f"β {numbers['beta']:g}, chosen on validation sequences; AUC on test sequences {numbers['auc']:.3f}")
-    show(f"NLL_test of G:                  {numbers['nll_test']:.4f}")
-    show(f"NLL_test of the residual model: {numbers['residual_nll_test']:.4f} ± {numbers['residual_nll_test_error']:.4f}")
-    known = f"{numbers['knowledge']:.3f} ± {numbers['knowledge_error']:.3f} nats of a sequence beyond G"
-    show(f"the judges know {known}; of {CANDIDATES} candidates, {numbers['effective_candidates']:.1f} are effective")
+    show(f"NLL_test of G {numbers['nll_test']:.4f}; of the residual model {numbers['residual_nll_test']:.4f}, lower by {gain}")
+    show(f"a test sequence is likelier by {known} nats under the residual model than under G")
+    effective = f"{numbers['effective_candidates']:.1f} of {CANDIDATES}"
+    show(f"effective candidates: {effective} ({CANDIDATES}: all equally likely to be kept, 1: one outweighs the rest)")

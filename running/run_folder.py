@@ -17,6 +17,8 @@ except ImportError:  # only POSIX systems have it
 CONFIG, FINAL, LAST, BEST, JUDGES = "config.json", "final.json", "last.pt", "best.pt", "judges.pt"
 JUDGES_NUMBERS, TWO_SAMPLE = "judges.json", "two_sample.json"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
+TWO_SAMPLE = "two_sample.json"  # of experiments/judge.py
+OF_THE_END = (FINAL, JUDGES_NUMBERS, TWO_SAMPLE)  # results on the generator that a training ended with
 RUN_FILES = (
     CONFIG,
     LAST,

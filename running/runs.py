@@ -39,12 +39,10 @@ class Run:
 
     @property
     def early_stopped(self) -> Record:
-        """The evaluation with the lowest NLL_valid, or NLL_test for a run without; the last one where none is a number."""
-        for name in ("nll_valid", "nll_test"):
-            numbers = [row for row in self.evaluations if number(row, name) is not None]
-            if numbers:
-                return min(numbers, key=lambda row: row[name])
-        return self.evaluations[-1]
+        """The evaluation with the lowest NLL_valid, or NLL_test where some have none; the last one where none is a number."""
+        name = "nll_valid" if all("nll_valid" in row for row in self.evaluations) else "nll_test"
+        numbers = [row for row in self.evaluations if number(row, name) is not None]
+        return min(numbers, key=lambda row: row[name]) if numbers else self.evaluations[-1]
 
     @property
     def oracle(self) -> object:

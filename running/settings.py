@@ -219,12 +219,14 @@ def _check_recipe(args: argparse.Namespace) -> None:
     if batch == 1 and (args.reward == "shuffled" or args.baseline != "none"):
         what = "--reward shuffled" if args.reward == "shuffled" else f"--baseline {args.baseline}"
         raise UserError(f"{what} needs other sequences in the batch: --{flag} is 1")
+    if args.reward == "constant" and args.baseline != "none" and args.mle_share < 1:
+        raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")
     if args.reward == "original" and args.variable_length:
         raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")
     if args.reward == "original" and not args.rollout_num:
         raise UserError("--reward original is made of roll-outs: --rollout_num is 0")
     if args.patience and not args.evaluate:
-        raise UserError(f"--patience {args.patience} counts evaluations: --evaluate is False")
+        raise UserError("--patience needs evaluations: give --patience 0, or leave --evaluate True")
 
 
 def _check_folders(args: argparse.Namespace) -> None:

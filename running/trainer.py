@@ -22,7 +22,7 @@ from running.best import Best
 from running.checkpoint import save_checkpoint
 from running.collapse import CollapseWatch
 from running.profiling import profiled
-from running.run_folder import BEST, FINAL, LAST, SAMPLES
+from running.run_folder import BEST, LAST, OF_THE_END, SAMPLES
 from running.run_log import RunLog
 from support.errors import UserError
 from support.random_streams import stream
@@ -99,7 +99,8 @@ class Trainer:
         if new and self.args.evaluate:
             self._evaluate("pretrain_g")
         if any(not self._complete(phase, number) for phase, _, number in phases(self.args)):
-            (Path(self.args.log_dir) / FINAL).unlink(missing_ok=True)  # of an earlier end: the training goes on
+            for name in OF_THE_END:  # of an earlier end: the training goes on
+                (Path(self.args.log_dir) / name).unlink(missing_ok=True)
         self.save()
 
     def _complete(self, phase: str, num_epochs: int) -> bool:
@@ -162,6 +163,7 @@ class Trainer:
             self.best.restore_generator(self.state)
             where, value = self.best.where["step"], self.best.nll_valid
             self.log.line(f"G has its weights of epoch {where} again, where NLL_valid is lowest: {value:.4f}")
+            self._evaluate("pretrain_g")  # so that the last evaluation is that of the weights that go on
 
     def _evaluate(self, phase: str) -> dict[str, float]:
         """Evaluate G into the logs; returns D's numbers on held-out and fresh sequences, where D is being trained."""

@@ -54,7 +54,7 @@ GENERATOR_FLAGS = (
         type=share_below_one,
         default=0.0,
         start_from=StartFrom.INHERITED,
-        help="share of G's embeddings that plain dropout drops in maximum likelihood, anew at each step",
+        help="share of G's embeddings that plain dropout drops in maximum likelihood, anew at each step; tuned with LSTM: 0",
     ),
     _generator(
         name="g_dropout",
@@ -156,7 +156,8 @@ ADVERSARIAL_FLAGS = (
         type=("discriminator", "bleu", "constant", "random", "shuffled", "original"),
         default="discriminator",
         help="bleu is PG-BLEU; the others are controls without information: constant, random, shuffled (D's values of another "
-        "sequence of the batch), original (D's values as the code that default follows places them)",
+        "sequence of the batch), original (D's values, placed as in the TensorFlow code whose settings default has, where a reward "
+        "does not depend on its action)",
     ),
     _adversarial(
         name="reward_constant",
@@ -207,7 +208,7 @@ ADVERSARIAL_FLAGS = (
         name="kl_weight",
         type=real(0),
         default=0.0,
-        help="weight of KL(G‖G as the pre-training left it) in the objective, exact at every step of the samples",
+        help="λ in reward − λ·KL(G‖G_MLE), where G_MLE is G as the pre-training left it; exact over the vocabulary at each step",
     ),
     _adversarial(
         name="mle_share",

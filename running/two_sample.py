@@ -14,11 +14,9 @@ CLASSIFIERS = {"recurrent": "AUC, recurrent", "features": "AUC, features"}  # ti
 def table_numbers(entries: dict[str, Any]) -> dict[str, Any]:
     """The AUCs for a table, and those of real training sequences as `real_...`.
 
-    They are those of the last models, which final.json is on, or else of the best ones, or of the only setting that there is.
+    They are those of the last models, which final.json is on; other settings are in the file only.
     """
-    of = next((entries[name] for name in ("last", "best") if name in entries), None)
-    if of is None and len(entries) == 1:
-        (of,) = entries.values()
+    of = entries.get("last")
     found = {}
     for name in CLASSIFIERS:
         found[f"auc_{name}"] = _part(_part(of, name), "auc")

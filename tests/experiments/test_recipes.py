@@ -23,7 +23,7 @@ def test_every_row_begins_from_its_own_mle_run_and_has_its_preset(shell, calls, 
     assert flag_value(found["tuned-continued-1"], "--mle_share") == "1"
     assert [flags for name, flags in found.items() if flag_value(flags, "--reward") and "shuffled" not in name] == []
     names = [cells[0] for cells in table_cells(done.stdout)][2:]
-    assert names[2:6] == ["tuned", "tuned, resampled", "tuned, one judge", "tuned, one judge, resampled"]
+    assert names[2:6] == ["tuned", "tuned: best.pt, resampled", "tuned, one judge", "tuned, one judge: best.pt, resampled"]
     again = shell("recipes.sh", *kind, "--threads", "1", SEEDS="1 2")
     assert (again.returncode, calls()) == (0, [])
 

@@ -158,7 +158,7 @@ def test_the_runs_own_discriminator_judges_only_where_it_was_trained_and_a_beta_
 
 @pytest.fixture(autouse=True)
 def _few_resampled_sequences(monkeypatch):
-    monkeypatch.setattr(judging, "MEASURED", 50)
+    monkeypatch.setattr(judging, "AT_ONCE", 80)
 
 
 @pytest.fixture
@@ -237,9 +237,11 @@ def test_measured_nll_of_the_residual_model_is_the_oracles_for_judges_that_know_
     assert numbers["beta"] == judges.beta == pytest.approx(0.5, abs=0.1)
     held_out = data.final_held_out(4000)
     assert numbers["nll_test"] == pytest.approx(state.generator.nll(held_out).mean().item(), rel=1e-5)
-    of_oracle, error = data.oracle.nll(held_out).mean().item(), numbers["residual_nll_test_error"]
+    of_oracle, error = data.oracle.nll(held_out).mean().item(), numbers["gain_per_token_error"]
     assert 0 < error < 0.05 and abs(numbers["residual_nll_test"] - of_oracle) < 5 * error
     assert numbers["nll_test"] - of_oracle > 10 * error
+    assert numbers["gain_per_token"] == pytest.approx(numbers["nll_test"] - numbers["residual_nll_test"])
+    assert not numbers["resampled"].keys() & {"entropy_g", "kl_g_oracle", "jsd"}  # of no single distribution
     p, q = (sequence_probability(model, enumerate_sequences(V, T)).detach() for model in (data.oracle, state.generator))
     divergence = (p * (p / q).log()).sum().item()
     assert abs(numbers["knowledge"] - divergence) < 5 * numbers["knowledge_error"]

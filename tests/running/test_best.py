@@ -149,7 +149,7 @@ def test_sample_draws_from_the_best_unless_told_otherwise_and_says_so(overfit, t
 def test_which_is_refused_for_a_file(overfit, capsys):
     for name in ("best.pt", "last.pt"):
         assert call(sample.main, str(overfit / name), "--which", "last") == 2
-        assert_one_line_error(capsys, "--which last", name)
+        assert_one_line_error(capsys, "--which", name)
 
 
 def test_best_pt_of_a_text_run_brings_its_vocabulary(tmp_path, capsys, monkeypatch):

@@ -68,7 +68,7 @@ def test_a_plain_pre_trained_run_can_be_the_reference_of_another(tmp_path):
         (["--baseline", "mean", "--policy_batch", "1"], ["--baseline mean", "--policy_batch is 1"]),
         (["--baseline", "leave_one_out", "--batch_size", "1"], ["--baseline leave_one_out", "--batch_size is 1"]),
         (["--reward", "original", "--rollout_num", "0"], ["--reward original", "--rollout_num is 0"]),
-        (["--patience", "2", "--evaluate", "False"], ["--patience 2", "--evaluate is False"]),
+        (["--patience", "2", "--evaluate", "False"], ["--patience needs evaluations"]),
         (["--reward", "constant", "--reward_form", "log"], ["--reward_form has no effect", "--reward is constant"]),
         (["--reward", "bleu", "--reward_form", "prob"], ["--reward_form has no effect", "--reward is bleu"]),
         (["--g_dropout", "1"], ["must be below 1"]),
