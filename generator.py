@@ -27,6 +27,14 @@ GENERATOR_INIT = {
 }
 
 
+def counted_tokens(tokens: Tensor, end_token: int | None) -> Tensor:
+    """Which tokens are not behind a first end token, all where there is no such token: (B, T) -> bool (B, T)."""
+    if end_token is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    ended = (tokens == end_token).long()
+    return ended.cumsum(dim=1) - ended == 0
+
+
 class Generator(nn.Module):
     """LSTM language model over V tokens. Step 1 reads `start_token`, which is a real token as well (as in the authors' code).
 
@@ -142,10 +150,7 @@ class Generator(nn.Module):
 
     def counted(self, tokens: Tensor) -> Tensor:
         """Which tokens are drawn rather than certain, those up to and including the first end token: (B, T) -> bool (B, T)."""
-        if self.end_token is None:
-            return torch.ones_like(tokens, dtype=torch.bool)
-        ended = (tokens == self.end_token).long()
-        return ended.cumsum(dim=1) - ended == 0
+        return counted_tokens(tokens, self.end_token)
 
     @torch.no_grad()
     def nll(self, tokens: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from generator import counted_tokens
 from support.errors import UserError
 from support.random_streams import stream
 
@@ -92,13 +93,6 @@ def split(sequences: Sequences, share: float, rng: torch.Generator) -> tuple[Seq
     return sequences.at(first), sequences.at(~first)
 
 
-def inside(tokens: Tensor, end_token: int | None) -> Tensor:
-    """Which tokens count, (M, T): all up to the first end token, which counts as well."""
-    if end_token is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
-    return (tokens == end_token).long().cumsum(1) - (tokens == end_token).long() == 0
-
-
 class Recurrent(torch.nn.Module):
     """A bidirectional GRU over tokens and their repeats, pooled over time: the logit of "real".
 
@@ -120,7 +114,7 @@ class Recurrent(torch.nn.Module):
         repeats = [_repeats(each, lag) for each in (tokens, steps) for lag in range(1, LAGS + 1)]
         inputs = torch.cat([self.dropout(self.embed(tokens)), torch.stack(repeats, dim=2)], dim=2)  # (M, T, E + 2·LAGS)
         hidden, _ = self.gru(inputs)
-        counted = inside(tokens, self.kind.end_token)[:, :, None]  # (M, T, 1)
+        counted = counted_tokens(tokens, self.kind.end_token)[:, :, None]  # (M, T, 1)
         mean = (hidden * counted).sum(dim=1) / counted.sum(dim=1)
         largest = hidden.masked_fill(~counted, -1.0).amax(dim=1)  # the GRU's values are between -1 and 1
         return self.output(self.dropout(torch.cat([mean, largest], dim=1)))[:, 0]
@@ -272,7 +266,7 @@ def distinct_features(values: np.ndarray) -> list[np.ndarray]:
 
 def summary_features(tokens: Tensor, kind: Kind) -> np.ndarray:
     """Length, repeats of tokens and of steps, distinct n-grams, how often the commonest tokens occur: (M, T) -> (M, features)."""
-    counted = inside(tokens, kind.end_token).numpy()
+    counted = counted_tokens(tokens, kind.end_token).numpy()
     values = tokens.numpy()
     steps = np.diff(values, axis=1)
     hashed = counts(values % LARGE_VOCABULARY, LARGE_VOCABULARY, counted)
@@ -288,7 +282,7 @@ def summary_features(tokens: Tensor, kind: Kind) -> np.ndarray:
 
 def small_features(tokens: Tensor, kind: Kind) -> np.ndarray:
     """For trees: the summary, tokens and steps by position, counts of tokens, steps, hashed bigrams: (M, T) -> (M, features)."""
-    counted = inside(tokens, kind.end_token).numpy()
+    counted = counted_tokens(tokens, kind.end_token).numpy()
     values = np.where(counted, tokens.numpy(), 0)
     steps = np.where(counted[:, 1:], np.diff(values, axis=1), 0)
     level = [values.max(axis=1), values.min(axis=1), values.mean(axis=1), values.std(axis=1), np.abs(steps).sum(axis=1)]
@@ -307,7 +301,7 @@ def small_features(tokens: Tensor, kind: Kind) -> np.ndarray:
 
 def large_features(tokens: Tensor, kind: Kind, scale: Scale, sparse: Any) -> Any:
     """For a logistic regression: the scaled summary, and which n-grams of one and two tokens occur, hashed: a sparse matrix."""
-    counted = inside(tokens, kind.end_token).numpy()
+    counted = counted_tokens(tokens, kind.end_token).numpy()
     parts = [sparse.csr_matrix(scale.apply(summary_features(tokens, kind)))]
     for order in (1, 2):
         hashes = ngram_hashes(tokens.numpy(), order) >> np.uint64(32 - HASH_BITS)

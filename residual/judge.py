@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from generator import counted_tokens
+
 
 @dataclass(frozen=True)
 class Size:
@@ -73,7 +75,7 @@ class Judge(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Log D/(1 − D): (M, T) -> (M,)."""
-        counted = self._counted(tokens)  # (M, 1, T)
+        counted = counted_tokens(tokens, self.end_token)[:, None].float()  # (M, 1, T)
         inputs = torch.cat([self.embed(tokens), self._repeats(tokens)], dim=2).transpose(1, 2)  # (M, E + 2·lags, T)
         inputs = self._dropped(inputs, self.size.drop / 2) * counted
         features = []
@@ -81,13 +83,6 @@ class Judge(nn.Module):
             response = torch.relu(layer(inputs))[:, :, : tokens.shape[1]] * counted  # (M, filters of this width, T)
             features += [response.amax(dim=2), response.sum(dim=2) / counted.sum(dim=2)]
         return self.output(self._dropped(torch.cat(features, dim=1), self.size.drop))[:, 0]  # (M, F) -> (M,)
-
-    def _counted(self, tokens: Tensor) -> Tensor:
-        """1 for tokens up to and including the first end token, 0 behind it: (M, T) -> (M, 1, T)."""
-        if self.end_token is None:
-            return torch.ones_like(tokens[:, None], dtype=torch.float32)
-        ended = (tokens == self.end_token).long()
-        return (ended.cumsum(dim=1) - ended == 0).float()[:, None]
 
     def _repeats(self, tokens: Tensor) -> Tensor:
         """For each lag whether the token is that of `lag` positions before, and the same of the step: (M, T) -> (M, T, 2·lags)."""

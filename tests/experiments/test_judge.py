@@ -14,7 +14,7 @@ from helpers.tunes import split_folder
 
 import report
 from discriminator import Discriminator
-from generator import Generator
+from generator import Generator, counted_tokens
 from metrics import auc
 from music.data_set import TuneData
 from residual.judges import Judges
@@ -94,11 +94,11 @@ def test_a_classifier_is_its_seed_and_leaves_torchs_own_stream_alone(classifiers
 def test_features_of_a_line_end_with_its_end_token(classifiers):
     kind = classifiers.Kind(9, 0)
     tokens = torch.tensor([[3, 4, 3, 4, 0, 0, 0, 0], [3, 4, 3, 4, 5, 6, 7, 8]])
-    assert classifiers.inside(tokens, 0).sum(dim=1).tolist() == [5, 8]
-    assert classifiers.inside(tokens, None).all()
-    counts = classifiers.counts(tokens.numpy(), 9, classifiers.inside(tokens, 0).numpy())
+    assert counted_tokens(tokens, 0).sum(dim=1).tolist() == [5, 8]
+    assert counted_tokens(tokens, None).all()
+    counts = classifiers.counts(tokens.numpy(), 9, counted_tokens(tokens, 0).numpy())
     assert counts.tolist() == [[1, 0, 0, 2, 2, 0, 0, 0, 0], [0, 0, 0, 2, 2, 1, 1, 1, 1]]
-    one, two = classifiers.repeat_features(tokens.numpy(), classifiers.inside(tokens, 0).numpy())[2:4]  # lag 2: number, longest
+    one, two = classifiers.repeat_features(tokens.numpy(), counted_tokens(tokens, 0).numpy())[2:4]  # lag 2: number, longest
     assert (one.tolist(), two.tolist()) == ([2, 2], [2, 2])
     for features in (classifiers.small_features, classifiers.summary_features):
         assert features(tokens, kind).shape[0] == 2
