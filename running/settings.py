@@ -74,6 +74,8 @@ def started_from(given: Settings) -> Launch:
     source = load_run(path)
     settings = _with_preset({**inherited(given, source), **given})
     _check_requirements(settings, given)
+    if given.get("patience") and source["state"]["counts"]["epochs_done"]["pretrain_g"] >= settings["pretrain_g_epochs"]:
+        raise UserError(f"--patience {given['patience']}: the maximum likelihood of --start_from {given['start_from']} is complete")
     args = _with_folders(settings)
     folders = {Path(folder).resolve() for folder in (args.log_dir, args.eval_log_dir)}
     others = {path.resolve().parent, *map(Path, source["folders"].values())}
@@ -207,7 +209,12 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     if trains_discriminator(args) and not args.d_steps and not args.pretrain_d_epochs:
         raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
     if checkpoint is not None and args.is_train:
-        _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"], checkpoint.get("best", {}).get("ended_early", False))
+        ended_early = checkpoint.get("best", {}).get("ended_early", False)
+        _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"], ended_early)
+        if ended_early and args.pretrain_g_epochs != checkpoint["args"]["pretrain_g_epochs"]:
+            raise UserError(
+                f"--pretrain_g_epochs {args.pretrain_g_epochs}: --patience has ended this run's maximum likelihood already"
+            )
 
 
 def _check_recipe(args: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from helpers.cli import folders, json_lines, run, same, trained_state
+from helpers.cli import assert_one_line_error, folders, json_lines, run, same, snapshot, trained_state
 from helpers.stops import STOPPED, run_until
 
 from data_loader import OracleData
@@ -151,3 +151,16 @@ def test_a_run_that_starts_from_an_unfinished_one_waits_no_shorter(tmp_path, mon
     assert run_until("pretrain_g", 2, *flags, *folders(tmp_path / "source")) == STOPPED
     assert run("--start_from", str(tmp_path / "source/train"), "--total_epochs", "0", "--eval_every", "1", *folders(tmp_path)) == 0
     assert epochs_of_g(tmp_path) == [3, 4, 5]  # values 3.5, 2.5, 2.6
+
+
+def test_flags_that_come_too_late_for_maximum_likelihood_are_refused(mle, tmp_path, capsys):
+    parts = shutil.copytree(mle, tmp_path / "parts")
+    before = snapshot(parts)
+    assert run("--resume", "--pretrain_g_epochs", "40", *folders(parts)) == 2
+    assert_one_line_error(capsys, "--pretrain_g_epochs 40", "ended")
+    assert snapshot(parts) == before
+    assert run("--pretrain_g_epochs", "2", "--total_epochs", "0", *folders(tmp_path / "whole")) == 0
+    capsys.readouterr()
+    assert run("--start_from", str(tmp_path / "whole/train"), "--patience", "2", *folders(tmp_path / "new")) == 2
+    assert_one_line_error(capsys, "--patience 2", "complete")
+    assert not (tmp_path / "new").exists()
