@@ -22,7 +22,7 @@ from support.random_streams import stream
 JSD_SEQUENCES = 500  # of G, and as many of the oracle, for the divergence of the next token's distributions
 ENTROPY_SEQUENCES = 10_000  # for the oracle's entropy
 BLEU_REFERENCES = 10_000
-VALIDATION_SEQUENCES = 1000  # at most: evaluations compare the same ones, so that few are enough
+VALIDATION_SEQUENCES = 500  # at most: evaluations compare the same ones, so that few are enough, and each costs time
 
 
 class OracleData(DataSet):
