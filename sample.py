@@ -18,25 +18,22 @@ from pathlib import Path
 import support.thread_patience  # noqa: F401  before torch is loaded
 
 # isort: split
-import torch
 from torch import Tensor
 
 from data_loader import data_set_class
 from data_set import TokenForm
 from generator import Generator
 from residual.judges import Judges
-from residual.model import draw_resampled
-from running.checkpoint import load_models, must_fit
+from residual.model import AT_ONCE, draw_in_parts
+from running.checkpoint import load_models, saved_generator
 from running.judges_file import find_judges
 from support.command_line import LARGEST_SEED, Parser, real, whole
 from support.device import choose_device
 from support.errors import UserError, exit_with_one_line
 from support.random_streams import stream
 from support.threads import set_up
-from train_state import make_generator
 
 LOWEST_EFFECTIVE = 1.5  # effective candidates: with fewer, there is a warning
-AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -119,20 +116,12 @@ def draw(args: argparse.Namespace, generator: Generator, judges: Judges | None, 
     """The sequences, int64 (num, length) on the CPU; with judges, chosen among --resample candidates each."""
     rngs = (stream(args.seed, "sample"), stream(args.seed, "resampling"))
     copies = args.resample or 1
-    parts, effective = [], 0.0
-    for first in range(0, args.num, AT_ONCE // copies):
-        size = min(AT_ONCE // copies, args.num - first)
-        if judges is None:
-            part = generator.sample(size, length, rngs[0], args.temperature, args.prime)
-        else:
-            part, of_part = draw_resampled(generator, judges, size, length, copies, rngs, args.temperature, args.prime)
-            effective += of_part * size / args.num
-        parts.append(part.cpu())
+    tokens, effective = draw_in_parts(generator, judges, args.num, length, copies, rngs, args.temperature, args.prime)
     if judges is not None:
         print(f"effective candidates: {effective:.1f} of {copies}, at β {judges.beta:g}", file=sys.stderr)
         if copies > 1 and effective < max(LOWEST_EFFECTIVE, copies / 20):
             print("warning: few candidates decide: a lower --resample_beta chooses less sharply", file=sys.stderr)
-    return torch.cat(parts)
+    return tokens
 
 
 @exit_with_one_line
@@ -154,10 +143,7 @@ def main(argv: list[str] | None = None) -> int:
         check_out(args, form)
     if args.num is None:
         args.num = 1 if args.out is not None and args.out.suffix in form.single else 10
-    with must_fit():
-        generator = make_generator(saved.args)
-        generator.load_state_dict(saved.generator)
-    generator.to(device)
+    generator = saved_generator(saved).to(device)
     judges = None if args.resample is None else find_judges(saved, generator, args.resample_beta)
     if judges is not None and args.temperature != 1:
         print(

@@ -24,7 +24,6 @@ import support.thread_patience  # noqa: F401  before torch is loaded
 # isort: split
 import torch
 from classifiers import CLASSIFIERS, Kind, Sequences, grouped, import_sklearn, split
-from torch import Tensor
 from tqdm import tqdm
 
 from data_loader import make_data
@@ -32,8 +31,8 @@ from data_set import DataSet
 from generator import Generator
 from metrics import auc
 from residual.judges import Judges
-from residual.model import draw_resampled
-from running.checkpoint import SavedModels, load_models, load_run, must_fit
+from residual.model import AT_ONCE, draw_in_parts
+from running.checkpoint import SavedModels, load_models, load_run, must_fit, saved_generator
 from running.judges_file import end_token, find_judges
 from running.run_folder import LAST, TWO_SAMPLE, must_be_writable
 from running.runs import read_object, read_text
@@ -42,10 +41,8 @@ from support.errors import UserError, exit_with_one_line
 from support.files import write_json
 from support.random_streams import stream
 from support.threads import set_up
-from train_state import make_generator
 
 FEWEST = 20  # sequences of a split: with fewer, nothing can be learnt or measured
-AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -101,16 +98,8 @@ class Source(NamedTuple):
     def draw(self, num: int, seed: int) -> Sequences:
         """Generated sequences, none of which belong together."""
         rngs = (stream(seed, "two-sample test"), stream(seed, "two-sample test: resampling"))
-        parts: list[Tensor] = []
-        at_once = max(1, AT_ONCE // self.candidates)
-        for first in range(0, num, at_once):
-            size = min(at_once, num - first)
-            if self.judges is None:
-                parts.append(self.generator.sample(size, self.seq_len, rngs[0], self.temperature))
-            else:
-                drawn = draw_resampled(self.generator, self.judges, size, self.seq_len, self.candidates, rngs, self.temperature)
-                parts.append(drawn[0])
-        return Sequences(torch.cat(parts), torch.arange(num))
+        tokens, _ = draw_in_parts(self.generator, self.judges, num, self.seq_len, self.candidates, rngs, self.temperature)
+        return Sequences(tokens, torch.arange(num))
 
 
 def read_reals(folder: Path, data: DataSet) -> Reals:
@@ -190,8 +179,7 @@ def measure_run(folder: Path, args: argparse.Namespace) -> tuple[str, dict[str, 
     saved = load_models(folder, args.which)
     with must_fit():
         data = make_data(saved.args, torch.device("cpu"), load_run(folder / LAST)["data"])
-        generator = make_generator(saved.args)
-        generator.load_state_dict(saved.generator)
+    generator = saved_generator(saved)
     judges = None if args.resample is None else find_judges(saved, generator, args.resample_beta)
     reals = read_reals(folder, data)
     source = Source(generator, judges, data.seq_len, args.temperature, args.resample or 1)

@@ -9,6 +9,8 @@ from generator import Generator
 from residual.judges import Judges
 from residual.weights import effective_candidates, resample
 
+AT_ONCE = 10_000  # sequences drawn at a time: bounds the memory of the LSTM's states
+
 
 class ResidualModel:
     """P(Y) = G(Y) · exp(β · s(Y)) / Z, with what `metrics` and data sets read of a generator.
@@ -66,3 +68,33 @@ def draw_resampled(
     scores = judges.scores(drawn).view(num, candidates)
     chosen = torch.arange(num) * candidates + resample(scores, judges.beta, rngs[1])
     return drawn[chosen.to(drawn.device)], effective_candidates(scores, judges.beta)
+
+
+def draw_in_parts(
+    generator: Generator,
+    judges: Judges | None,
+    num: int,
+    length: int,
+    candidates: int,
+    rngs: tuple[torch.Generator, torch.Generator],
+    temperature: float = 1.0,
+    prefix: Tensor | None = None,
+) -> tuple[Tensor, float]:
+    """Any number of sequences, chosen as by `draw_resampled`, or plain ones of G where there are no judges.
+
+    Args: as for `draw_resampled`; without judges, there is one candidate each.
+
+    Returns:
+        int64 (num, length) on the CPU, and how many candidates are effective, 0 without judges.
+    """
+    parts, effective = [], 0.0
+    at_once = max(1, AT_ONCE // candidates)
+    for first in range(0, num, at_once):
+        size = min(at_once, num - first)
+        if judges is None:
+            part = generator.sample(size, length, rngs[0], temperature, prefix)
+        else:
+            part, of_part = draw_resampled(generator, judges, size, length, candidates, rngs, temperature, prefix)
+            effective += of_part * size / num
+        parts.append(part.cpu())
+    return torch.cat(parts), effective

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from generator import Generator
 from running.flags import BEFORE, FLAGS
 from running.run_folder import BEST, LAST
 from support.errors import UserError
 from support.files import write_atomically
-from train_state import PHASES
+from train_state import PHASES, make_generator
 
 FORMAT = 1  # increased when checkpoints of older versions can no longer be read
 
@@ -61,7 +62,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def load_run(path: Path) -> dict[str, Any]:
     """Read the checkpoint of a run; raises UserError as `load_checkpoint` does, and where parts of a run are missing."""
-    payload = load_checkpoint(path)
+    return _as_run(load_checkpoint(path), path)
+
+
+def _as_run(payload: dict[str, Any], path: Path) -> dict[str, Any]:
+    """The checkpoint of a run, given what its file holds; raises UserError where it is none."""
     if payload.get("kind") == "best":
         raise UserError(f"{path} holds models to draw from, no run to go on with: take {LAST}")
     if not _is_run(payload):
@@ -161,7 +166,7 @@ def load_models(run: Path, which: str | None) -> SavedModels:
         about = f"epoch {where['step']} of G ({where['phase']}), NLL_valid {payload['nll_valid']:.4f}; {LAST}: "
         about += f"{payload['latest'].get('nll_valid', math.nan):.4f}"
         return SavedModels(path, args, payload["data"], models["generator"], models.get("discriminator"), f"{path}: {about}")
-    saved = load_run(path)
+    saved = _as_run(payload, path)
     done = saved["state"]["counts"]["epochs_done"]
     step = done["pretrain_g"] + done["adversarial"]
     with must_fit():
@@ -171,6 +176,14 @@ def load_models(run: Path, which: str | None) -> SavedModels:
     return SavedModels(
         path, argparse.Namespace(**saved["args"]), saved["data"], generator, discriminator if trained else None, about
     )
+
+
+def saved_generator(saved: SavedModels) -> Generator:
+    """The generator of saved models, on the CPU; raises UserError where it does not fit."""
+    with must_fit():
+        generator = make_generator(saved.args)
+        generator.load_state_dict(saved.generator)
+    return generator
 
 
 def _is_best(payload: dict[str, Any]) -> bool:

@@ -16,19 +16,17 @@ from data_set import DataSet
 from generator import Generator
 from metrics import auc, ratio_and_error, sequence_nll, with_errors
 from residual.judges import MOST_UPDATES, Judges, train_judge
-from residual.model import ResidualModel, draw_resampled
+from residual.model import ResidualModel, draw_in_parts
 from residual.weights import choose_beta, effective_candidates, knowledge, log_normaliser
-from running.checkpoint import SavedModels, load_models, must_fit
+from running.checkpoint import SavedModels, load_models, saved_generator
 from running.judges_file import end_token, judges_fit, own_discriminator, save_judges
 from running.run_folder import JUDGES, JUDGES_NUMBERS
 from support.errors import UserError
 from support.files import write_json
 from support.random_streams import stream
-from train_state import make_generator
 
 SAMPLES = 20_000  # sequences of G that estimate Z
 CANDIDATES = 8  # of each of the resampled sequences that are measured
-AT_ONCE = 10_000  # candidates in memory
 # What the likelihoods of the residual model and draws by few candidates do not give together.
 OF_ONE_DISTRIBUTION = ("entropy_g", "kl_g_oracle", "jsd")
 
@@ -63,7 +61,7 @@ def judge(folder: Path, saved: SavedModels, data: DataSet, judging: Judging, sho
     """
     if data.valid is None:
         raise UserError(f"{folder}: there are no validation sequences to stop the judges by")
-    generator = make_fitting(saved).to(data.held_out.device)
+    generator = saved_generator(saved).to(data.held_out.device)
     show(f"judging {saved.about}")
     judges = trained_judges(judging, saved, generator, data, show)
     numbers = measure(judges, generator, data, judging, saved.args.final_eval_samples)
@@ -77,12 +75,8 @@ def resampled_measures(
 ) -> dict[str, float]:
     """What the data set measures of `num` sequences chosen among CANDIDATES each; NLLs of real ones are the residual model's."""
     rngs = (stream(judging.seed, "resampled candidates"), stream(judging.seed, "resampling"))
-    size = AT_ONCE // CANDIDATES
-    parts = [
-        draw_resampled(generator, judges, min(size, num - first), data.seq_len, CANDIDATES, rngs)[0]
-        for first in range(0, num, size)
-    ]
-    measures = data.measure(ResidualModel(generator, judges, log_z), torch.cat(parts), held_out)
+    samples, _ = draw_in_parts(generator, judges, num, data.seq_len, CANDIDATES, rngs)
+    measures = data.measure(ResidualModel(generator, judges, log_z), samples.to(held_out.device), held_out)
     kept = {name: value for name, value in measures.items() if not name.startswith(OF_ONE_DISTRIBUTION)}
     return {"samples": num, **kept, **data.final_reference(num)}
 
@@ -90,18 +84,10 @@ def resampled_measures(
 def judge_best(folder: Path, data: DataSet, args: argparse.Namespace, show: Callable[[str], None]) -> None:
     """Train --judges judges on the run's best models, as `judge` does, unless there are judges of these models."""
     saved = load_models(folder, None)
-    if judges_fit(folder / JUDGES, make_fitting(saved)) and (folder / JUDGES_NUMBERS).is_file():
+    if judges_fit(folder / JUDGES, saved_generator(saved)) and (folder / JUDGES_NUMBERS).is_file():
         show(f"{folder / JUDGES} is kept: its judges were trained on {saved.path.name} as it is")
         return
     judge(folder, saved, data, Judging(args.judges, args.seed), show)
-
-
-def make_fitting(saved: SavedModels) -> Generator:
-    """The generator of saved models, on the CPU; raises UserError where it does not fit."""
-    with must_fit():
-        generator = make_generator(saved.args)
-        generator.load_state_dict(saved.generator)
-    return generator
 
 
 def trained_judges(

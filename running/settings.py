@@ -20,6 +20,7 @@ from running.memory import needed_bytes
 from running.run_folder import LAST
 from support.command_line import StartFrom
 from support.errors import UserError
+from train_state import policy_batch
 
 LARGEST_MEMORY = 2**50  # bytes: more than any machine has; torch's own error fails past 2**63
 
@@ -219,12 +220,9 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
 
 def _check_recipe(args: argparse.Namespace) -> None:
     """Refuse rewards and baselines that need what these settings do not have."""
-    if args.policy_batch is None:
-        batch, flag = args.batch_size, "batch_size"
-    else:
-        batch, flag = args.policy_batch, "policy_batch"
-    if batch == 1 and (args.reward == "shuffled" or args.baseline != "none"):
+    if policy_batch(args) == 1 and (args.reward == "shuffled" or args.baseline != "none"):
         what = "--reward shuffled" if args.reward == "shuffled" else f"--baseline {args.baseline}"
+        flag = "batch_size" if args.policy_batch is None else "policy_batch"
         raise UserError(f"{what} needs other sequences in the batch: --{flag} is 1")
     if args.reward == "constant" and args.baseline != "none" and args.mle_share < 1:
         raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")

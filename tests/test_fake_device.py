@@ -107,7 +107,7 @@ def test_a_run_on_music_mixes_no_devices(tmp_path, device, monkeypatch, capsys):
 def test_judges_and_resampling_mix_no_devices(tmp_path, device, monkeypatch, capsys):
     for name, value in (("MOST_UPDATES", 4), ("EVERY", 2), ("SAMPLES", 30), ("BATCH", 4)):
         monkeypatch.setattr(f"residual.judges.{name}", value)
-    monkeypatch.setattr("running.judging.AT_ONCE", 40)
+    monkeypatch.setattr("residual.model.AT_ONCE", 40)
     monkeypatch.setattr("running.judging.SAMPLES", 50)
     assert run(*SHORT, "--judges", "2", *folders(tmp_path)) == 0, capsys.readouterr().err
     assert call(sample.main, str(tmp_path / "train"), "--num", "3", "--resample", "4") == 0, capsys.readouterr().err

@@ -26,7 +26,7 @@ def quickly(patch):
     small = replace(first, size=replace(first.size, number=6, emb_dim=6), learning_rate=0.02)
     for name, value in dict(MOST_UPDATES=60, EVERY=10, SAMPLES=200, RECIPES=(small,)).items():
         patch.setattr(residual.judges, name, value)
-    patch.setattr(judging, "AT_ONCE", 80)
+    patch.setattr("residual.model.AT_ONCE", 80)
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_parts_of_many_sequences_are_chosen_among_their_own_candidates(judged, t
     """30 sequences of 4 candidates in parts of 7: each part draws and chooses anew, and the report is a mean over all."""
     whole = drawn(judged, tmp_path / "a.npy", "--num", "30", "--resample", "4", "--resample_beta", "0")
     assert "effective candidates: 4.0 of 4, at β 0" in capsys.readouterr().err
-    monkeypatch.setattr(sample, "AT_ONCE", 28)
+    monkeypatch.setattr("residual.model.AT_ONCE", 28)
     parts = drawn(judged, tmp_path / "b.npy", "--num", "30", "--resample", "4", "--resample_beta", "0")
     assert "effective candidates: 4.0 of 4, at β 0" in capsys.readouterr().err
     assert parts.shape == whole.shape and len(parts.unique(dim=0)) > 25

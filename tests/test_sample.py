@@ -63,7 +63,7 @@ def test_a_reader_that_stops_reading_is_no_error(log_dir):
 
 
 def test_parts_of_many_sequences_differ(log_dir, monkeypatch, capsys):
-    monkeypatch.setattr(sample, "AT_ONCE", 7)
+    monkeypatch.setattr("residual.model.AT_ONCE", 7)
     assert call(sample.main, str(log_dir), "--num", "20") == 0
     assert len(set(capsys.readouterr().out.splitlines())) > 15
 

@@ -13,7 +13,6 @@ import residual.judges
 from discriminator import Discriminator
 from metrics import sequence_nll
 from residual.judges import Judges, cross_entropy, logit, train_judge
-from running import judging
 from running.checkpoint import SavedModels, save_checkpoint
 from running.judges_file import find_judges, save_judges
 from running.judging import Judging, measure
@@ -158,7 +157,7 @@ def test_the_runs_own_discriminator_judges_only_where_it_was_trained_and_a_beta_
 
 @pytest.fixture(autouse=True)
 def _few_resampled_sequences(monkeypatch):
-    monkeypatch.setattr(judging, "AT_ONCE", 80)
+    monkeypatch.setattr("residual.model.AT_ONCE", 80)
 
 
 @pytest.fixture
