@@ -16,6 +16,7 @@ from data_sources import SOURCES
 from generator import Generator, sample_with_runner
 from metrics import Likelihoods, divergences, entropy, mean_and_error, sequence_nll, token_jsd, with_errors
 from oracle import load_oracle, make_oracle
+from support import schema
 from support.errors import UserError
 from support.random_streams import stream
 
@@ -87,6 +88,22 @@ class OracleData(DataSet):
                 raise UserError(f"--{name} {given[name]} does not fit --oracle_params {path}, which has {size}")
         return Files(sizes, oracle)
 
+    @classmethod
+    def saved_schema(cls, settings: argparse.Namespace) -> schema.Check:
+        """The oracle, tokens of its vocabulary, its entropy and the random stream of the batches."""
+        with schema.without_memory():
+            oracle = Generator(settings.vocab_size, settings.oracle_emb_dim, settings.oracle_hidden_dim)
+        tokens = schema.tensor(torch.int64, (None, settings.seq_len), low=0, high=settings.vocab_size - 1)
+        return schema.record(
+            {
+                "oracle": schema.tensors_like(oracle.state_dict()),
+                "held_out": tokens,
+                "train": schema.optional(tokens),
+                "reference": schema.record(dict.fromkeys(("oracle_entropy", "oracle_entropy_error"), schema.number())),
+                "train_rng": schema.RNG,
+            }
+        )
+
     def fresh(self, num: int) -> Tensor:
         """Sequences from the oracle, (num, T)."""
         return sample_with_runner(self.oracle, num, self.seq_len, self.train_rng, self.runner, "samples of the oracle")
@@ -153,5 +170,9 @@ def make_data(args: argparse.Namespace, device: torch.device, saved: dict[str, A
 
     Raises:
         UserError, OSError: the data are missing or broken.
+        UnfitError: `saved` is not what these settings ask for.
     """
-    return data_set_class(args.dataset)(args, device, saved, content)
+    made_by = data_set_class(args.dataset)
+    if saved is not None:
+        made_by.saved_schema(args)(saved, "data")
+    return made_by(args, device, saved, content)

@@ -25,6 +25,7 @@ from bleu import Bleu
 from fast.cuda_graphs import PLAIN_RUNNER, Runner
 from generator import Generator
 from metrics import mean_and_error, sequence_nll, with_errors
+from support import schema
 from support.device import to_device
 from support.errors import UserError
 from support.files import write_atomically
@@ -159,6 +160,11 @@ class DataSet(abc.ABC):
     def form_of(cls, settings: argparse.Namespace, saved: dict[str, Any]) -> TokenForm:
         """The form of a run's tokens, from its settings and what `state_dict` saved, without its data."""
         return TokenForm()
+
+    @classmethod
+    @abc.abstractmethod
+    def saved_schema(cls, settings: argparse.Namespace) -> schema.Check:
+        """What `state_dict` gives in a run with these settings; `make_data` checks a file's with it."""
 
     @abc.abstractmethod
     def fresh(self, num: int) -> Tensor:

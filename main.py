@@ -29,7 +29,7 @@ from running.checkpoint import must_fit
 from running.collapse import CollapseWatch
 from running.flags import build_parser
 from running.judging import judge_best
-from running.run_folder import CONFIG, FINAL, locked, must_be_writable, prepare_folders, remove_run
+from running.run_folder import CONFIG, FINAL, FolderLocks, must_be_free, must_be_free_of_events, must_be_writable, remove_run
 from running.run_log import RunLog
 from running.settings import Launch, resolve
 from running.trainer import Trainer, final_evaluation
@@ -63,9 +63,11 @@ def clean_stop(trainer: Trainer) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def begin(launch: Launch, state: TrainState, device: torch.device) -> tuple[DataSet, RunLog]:
-    """The data and the open logs of a new run, and its state where it starts from another run's."""
+def make(launch: Launch, state: TrainState, device: torch.device) -> DataSet:
+    """The data of a run, and its state where it goes on or starts from another run's; raises UserError where they do not fit."""
     args = launch.args
+    if launch.checkpoint is not None:
+        return load(launch.checkpoint, launch, state, device)
     if launch.source is None:
         data = make_data(args, device, content=launch.content)
     else:
@@ -79,29 +81,7 @@ def begin(launch: Launch, state: TrainState, device: torch.device) -> tuple[Data
     for name in ("patience", "judges"):
         if getattr(args, name) and data.valid is None:
             raise UserError(f"--{name} {getattr(args, name)}: there are no validation sequences of {args.seq_len} tokens")
-    if args.save_oracle is not None:
-        save_oracle(data.oracle, Path(args.save_oracle))
-    log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
-    remove_run(log_dir, eval_log_dir)
-    for name, text in data.texts().items():
-        write_text(log_dir / name, text)
-    log = RunLog(log_dir, eval_log_dir)
-    log.hyper_parameters(vars(args))
-    return data, log
-
-
-def go_on(launch: Launch, state: TrainState, device: torch.device) -> tuple[DataSet, RunLog]:
-    """The data, the state and the open logs of a run as its checkpoint has them."""
-    args, checkpoint = launch.args, launch.checkpoint
-    data = load(checkpoint, launch, state, device)
-    if args.save_oracle is not None:
-        save_oracle(data.oracle, Path(args.save_oracle))
-    log_dir = Path(args.log_dir)
-    moved = checkpoint["folders"]["log"] != str(log_dir.resolve())
-    log = RunLog(log_dir, Path(args.eval_log_dir), checkpoint["marks"], moved, next_step=state.g_epochs + 1)
-    done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
-    log.line(f"going on with {log_dir} after {done}")
-    return data, log
+    return data
 
 
 def load(checkpoint: dict[str, Any], launch: Launch, state: TrainState, device: torch.device) -> DataSet:
@@ -112,37 +92,74 @@ def load(checkpoint: dict[str, Any], launch: Launch, state: TrainState, device: 
     return data
 
 
+def begin_logs(trainer: Trainer, first: bool, versions: dict[str, str]) -> None:
+    """The logs of a run that has none yet.
+
+    Args:
+        trainer: the run.
+        first: no process before this one has begun it.
+        versions: for config.json.
+
+    Raises:
+        UserError: --eval_log_dir, given anew, holds another run's events.
+        OSError: a file can't be written.
+    """
+    log, args = trainer.log, trainer.args
+    log_dir, eval_log_dir = log.folders["log"], log.folders["eval"]
+    if first:
+        # From here on --resume works. Until now an earlier run in these folders is as it was.
+        trainer.save(begun=False)
+    remove_run(log_dir, eval_log_dir)
+    for name, text in trainer.data.texts().items():
+        write_text(log_dir / name, text)
+    log.open()
+    log.hyper_parameters(vars(args))
+    write_json(log_dir / CONFIG, {"args": vars(args), "versions": versions})
+
+
+def go_on_with_logs(trainer: Trainer, checkpoint: dict[str, Any], versions: dict[str, str]) -> None:
+    """The logs of a run that goes on, cut back to what its checkpoint knows; raises UserError and OSError."""
+    log, state = trainer.log, trainer.state
+    log_dir = log.folders["log"]
+    moved = checkpoint["folders"]["log"] != str(log_dir.resolve())
+    log.open(checkpoint["marks"], moved, next_step=state.g_epochs + 1)
+    done = ", ".join(f"{number} epochs of {phase}" for phase, number in state.epochs_done.items())
+    log.line(f"going on with {log_dir} after {done}")
+    write_json(log_dir / CONFIG, {"args": vars(trainer.args), "versions": versions})
+
+
 def train(launch: Launch, device: torch.device) -> int:
     """Train in folders that are ready; returns the exit status (130 where Ctrl-C ended it)."""
-    args, log_dir = launch.args, Path(launch.args.log_dir)
+    args, log_dir, eval_log_dir = launch.args, Path(launch.args.log_dir), Path(launch.args.eval_log_dir)
     print(memory.summary(args, torch.get_num_threads(), on_cpu(device)), flush=True)
     state = make_state(args, device)
-    data, log = (begin if launch.checkpoint is None else go_on)(launch, state, device)
+    data = make(launch, state, device)
+    if args.save_oracle is not None:
+        save_oracle(data.oracle, Path(args.save_oracle))
     data.runner = state.runner
-    log.line(data.summary())
     checkpoint = launch.checkpoint or {}
     watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
-    with must_fit():
-        best = Best(**(checkpoint or (launch.source if args.evaluate else None) or {}).get("best", {}))
-        if launch.source is not None:
-            best.measure_again(state, data)
+    best = Best(**(checkpoint or (launch.source if args.evaluate else None) or {}).get("best", {}))
+    if launch.source is not None:
+        best.measure_again(state, data)
+    log = RunLog(log_dir, eval_log_dir)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
-    write_json(log_dir / CONFIG, {"args": vars(args), "versions": versions})
-    log.line(f"on {versions['device']}; logs in {log_dir} and {args.eval_log_dir}")
+    new = not checkpoint.get("begun", bool(checkpoint))
     again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
+        if new:
+            if checkpoint and checkpoint["folders"]["eval"] != str(eval_log_dir.resolve()):
+                must_be_free_of_events(eval_log_dir)
+            begin_logs(trainer, not checkpoint, versions)
+        else:
+            go_on_with_logs(trainer, checkpoint, versions)
+        log.line(data.summary())
+        log.line(f"on {versions['device']}; logs in {log_dir} and {args.eval_log_dir}")
         with clean_stop(trainer):
-            trainer.begin(new=launch.checkpoint is None)
+            trainer.begin(new)
             trainer.run()
-            if trainer.finished and args.evaluate:
-                report(final_evaluation(state, data, args), log.line, log_dir / FINAL)
-                if best.models:
-                    log.line(best.summary())
-            if trainer.finished and data.writes_samples:
-                trainer.keep_final_samples()
-            if trainer.finished and args.judges:
-                judge_best(log_dir, data, args, log.line)
+            finish(trainer)
     except OSError as error:
         if error.filename is None:  # TensorBoard's writer names no file
             error.filename = str(log_dir)
@@ -156,6 +173,22 @@ def train(launch: Launch, device: torch.device) -> int:
         print(f"stopped; everything is saved. Go on with: {again}")
         return 130 if trainer.stop_requested else BROKEN_PIPE_STATUS
     return 0
+
+
+def finish(trainer: Trainer) -> None:
+    """What follows the last epoch: the evaluation at the end, samples, and judges; raises UserError and OSError."""
+    args, data, log = trainer.args, trainer.data, trainer.log
+    log_dir = log.folders["log"]
+    if not trainer.finished:
+        return
+    if args.evaluate:
+        report(final_evaluation(trainer.state, data, args), log.line, log_dir / FINAL)
+        if trainer.best.models:
+            log.line(trainer.best.summary())
+    if data.writes_samples:
+        trainer.keep_final_samples()
+    if args.judges:
+        judge_best(log_dir, data, args, log.line)
 
 
 def report(values: dict[str, float], show: Callable[[str], None], path: Path | None = None) -> None:
@@ -180,20 +213,24 @@ def evaluate_only(launch: Launch, device: torch.device) -> int:
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    launch = resolve(vars(build_parser().parse_args(argv)))
-    args = launch.args
-    device = choose_device(args.device)
-    if args.is_train and args.d_precision == "tf32" and device.type != "cuda":
-        raise UserError("--d_precision tf32: only CUDA devices have it")
-    set_up(args.threads)
-    if not args.is_train:
-        return evaluate_only(launch, device)
-    log_dir, eval_log_dir = Path(args.log_dir), Path(args.eval_log_dir)
-    if launch.checkpoint is None:
-        prepare_folders(log_dir, eval_log_dir, args.overwrite)
-    else:
-        must_be_writable(log_dir, eval_log_dir)
-    with locked(log_dir):
+    given = vars(build_parser().parse_args(argv))
+    with FolderLocks() as locks:
+        launch = resolve(given, locks.take)
+        args = launch.args
+        device = choose_device(args.device)
+        if args.is_train and args.d_precision == "tf32" and device.type != "cuda":
+            raise UserError("--d_precision tf32: only CUDA devices have it")
+        set_up(args.threads)
+        if not args.is_train:
+            return evaluate_only(launch, device)
+        folders = (Path(args.log_dir), Path(args.eval_log_dir))
+        replaces = launch.checkpoint is not None or args.overwrite
+        if not replaces:
+            must_be_free(*folders)  # before a folder is made
+        must_be_writable(*folders)
+        locks.take(*folders)
+        if not replaces:
+            must_be_free(*folders)  # again: another process may have begun and ended a run there before the lock
         return train(launch, device)
 
 

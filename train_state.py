@@ -121,11 +121,15 @@ def policy_batch(args: argparse.Namespace) -> int:
     return args.batch_size if args.policy_batch is None else args.policy_batch
 
 
+def unset_generator(args: argparse.Namespace) -> Generator:
+    """A generator of the run's sizes, its weights not yet drawn."""
+    end_token = END_TOKEN if args.variable_length else None
+    return Generator(args.vocab_size, args.g_emb_dim, args.g_hidden_dim, end_token=end_token)
+
+
 def make_generator(args: argparse.Namespace) -> Generator:
     """A generator of the run's sizes, its weights drawn from the run's seed, on the CPU."""
-    end_token = END_TOKEN if args.variable_length else None
-    generator = Generator(args.vocab_size, args.g_emb_dim, args.g_hidden_dim, end_token=end_token)
-    return generator.initialise(stream(args.seed, "generator weights"), **GENERATOR_INIT[args.g_init])
+    return unset_generator(args).initialise(stream(args.seed, "generator weights"), **GENERATOR_INIT[args.g_init])
 
 
 def make_reference(generator: Generator) -> Generator:

@@ -21,6 +21,7 @@ from metrics import mean_and_error, sequence_nll, with_errors
 from music import corpus, measures
 from music.midi import Grid, MidiError, midi_bytes, read_tokens
 from music.show import note_names, piano_rolls, sound, wav_bytes
+from support import schema
 from support.device import to_device
 from support.errors import UserError
 from support.files import write_atomically
@@ -141,6 +142,12 @@ class TuneData(DataSet):
     def form_of(cls, settings: argparse.Namespace, _saved: dict[str, Any]) -> Songs:
         """Songs on the run's grid."""
         return Songs(Grid(settings.grid, settings.frame_seconds))
+
+    @classmethod
+    def saved_schema(cls, _settings: argparse.Namespace) -> schema.Check:
+        """What tells whether the tunes are the same, the measures of real ones, and the random stream of the batches."""
+        parts = {"fingerprint": schema.text, "reference": schema.mapping(schema.number()), "train_rng": schema.RNG}
+        return schema.record(parts, {"valid_fingerprint": schema.text})
 
     def fresh(self, num: int) -> Tensor:
         """Training windows at random, (num, T)."""

@@ -21,6 +21,8 @@ from data_set import DataSet
 from discriminator import REAL, Discriminator, scoring_rows
 from generator import Generator
 from residual.judge import Judge, Size
+from support import schema
+from support.command_line import LARGEST
 from support.device import to_device
 from support.random_streams import stream
 
@@ -53,6 +55,31 @@ RECIPES = (
     Recipe(Size((3, 7, 15), number=96, emb_dim=16, lags=16, drop=0.5), 1e-3, 0.1),
     Recipe(Size((2, 4, 8), number=64, emb_dim=24, lags=24, drop=0.4), 1e-3, 0.1),
     Recipe(Size((5, 11), number=96, emb_dim=32, lags=12, drop=0.4), 5e-4, 0.2),
+)
+
+
+_SIZE = schema.whole(1, LARGEST)
+_JUDGE = schema.record(
+    {
+        "widths": schema.list_of(_SIZE, longest=100, shortest=1),
+        **dict.fromkeys(("number", "emb_dim"), _SIZE),
+        "lags": schema.whole(0, LARGEST),
+        "drop": schema.number(0, 0.99),
+    },
+    closed=True,
+)
+_FILTERS = schema.list_of(schema.list_of(_SIZE, longest=2, shortest=2), longest=1000, shortest=1)
+_WEIGHTS = schema.mapping(schema.anything)  # compared with the model's where it is made
+_JUDGED = schema.record({"judge": _JUDGE, "weights": _WEIGHTS}, closed=True)
+_OWN = schema.record({"filters": _FILTERS, "emb_dim": _SIZE, "weights": _WEIGHTS}, closed=True)  # a run's own D
+# What `Judges.state_dict` gives.
+SAVED = schema.record(
+    {
+        "seq_len": _SIZE,
+        "end_token": schema.optional(schema.whole(0, LARGEST)),
+        "beta": schema.number(0, 1e6),
+        "models": schema.list_of(schema.either("judge", _JUDGED, _OWN), longest=1000, shortest=1),
+    }
 )
 
 
@@ -106,16 +133,21 @@ class Judges:
 
     @classmethod
     def from_state_dict(cls, saved: dict[str, Any], vocab_size: int, device: torch.device) -> Judges:
-        """What `state_dict` gave; raises RuntimeError, KeyError, TypeError, AttributeError or ValueError where it does not fit."""
-        models: list[Judge | Discriminator] = []
-        if not saved["models"]:
-            raise ValueError("there is no judge in it")
-        for part in saved["models"]:
-            if "judge" in part:
+        """What `state_dict` gave; raises UnfitError where it is anything else, or for another V."""
+        SAVED(saved, "judges")
+        models = []
+        for number, part in enumerate(saved["models"]):
+
+            def make(part: dict[str, Any] = part) -> Judge | Discriminator:
+                if "judge" not in part:
+                    return Discriminator(vocab_size, part["emb_dim"], part["filters"])
                 size = Size(**{**part["judge"], "widths": tuple(part["judge"]["widths"])})
-                model = Judge(vocab_size, saved["seq_len"], saved["end_token"], size)
-            else:
-                model = Discriminator(vocab_size, part["emb_dim"], part["filters"])
+                return Judge(vocab_size, saved["seq_len"], saved["end_token"], size)
+
+            with schema.without_memory():
+                weights = make().state_dict()
+            schema.tensors_like(weights)(part["weights"], f"judges.models[{number}].weights")
+            model = make()
             model.load_state_dict(part["weights"])
             models.append(model.to(device))
         return cls(models, saved["seq_len"], saved["end_token"], float(saved["beta"]))

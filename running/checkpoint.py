@@ -8,25 +8,35 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import math
-from collections.abc import Iterator
+import os
+import shlex
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
 from generator import Generator
+from running.checkpoint_schema import check_best, check_run
 from running.flags import BEFORE, FLAGS
-from running.run_folder import BEST, LAST
+from running.run_folder import BEST, LAST, PREVIOUS
+from support import schema
 from support.errors import UserError
-from support.files import write_atomically
-from train_state import PHASES, make_generator
+from support.files import keep_as, write_atomically
+from support.pickle_weight import check_weight
+from train_state import unset_generator
 
 FORMAT = 1  # increased when checkpoints of older versions can no longer be read
 
 
-def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
     """Write a checkpoint atomically. The payload holds tensors, numbers, strings and containers of them.
+
+    Args:
+        path: the file.
+        payload: what it is to hold.
+        previous: where the checkpoint that `path` holds so far is kept, if it is.
 
     Raises:
         OSError: the file can't be written; an earlier checkpoint of this name is left as it was.
@@ -37,6 +47,8 @@ def save_checkpoint(path: Path, payload: dict[str, Any]) -> None:
     data.seek(0)
     # What can't be read back, such as a numpy number, must fail now and not on --resume.
     torch.load(data, map_location="cpu", weights_only=True)
+    if previous is not None:
+        keep_as(path, previous)
     write_atomically(path, lambda file: file.write(data.getbuffer()))
 
 
@@ -44,24 +56,67 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without executing code from it.
 
     Raises:
-        UserError: there is none, it is broken, or another version of this program wrote it.
+        UserError: there is none, it is broken or damaged, or another version of this program wrote it.
+        OSError: it can't be read.
     """
     if not path.is_file():
         raise UserError(f"no checkpoint at {path}")
-    data = io.BytesIO(path.read_bytes())
-    try:
-        payload = torch.load(data, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken file can make the reader raise anything
-        raise UserError(f"{path} is not a readable checkpoint (truncated or not written by this program)") from error
+    with path.open("rb") as file:
+        try:
+            _verify(file)
+            file.seek(0)
+            payload = torch.load(file, map_location="cpu", weights_only=True)
+        except OSError:
+            raise
+        except Exception as error:  # a broken file can make the readers raise anything
+            reason = str(error) if isinstance(error, _DamagedError) else "truncated or not written by this program"
+            raise UserError(f"{path} is not a readable checkpoint ({reason}){_other_way(path)}") from error
     if not isinstance(payload, dict) or "format" not in payload:
         raise UserError(f"{path} is not a checkpoint of this program")
-    if payload["format"] != FORMAT:
-        raise UserError(f"{path} has checkpoint format {payload['format']}, this program reads format {FORMAT}")
+    found = payload["format"] if type(payload["format"]) is int else "of no number"
+    if found != FORMAT:
+        raise UserError(f"{path} has checkpoint format {found}, this program reads format {FORMAT}")
     return payload
 
 
+class _DamagedError(ValueError):
+    """A checkpoint that was written by this program and has changed since."""
+
+
+def _verify(file: IO[bytes]) -> None:
+    """Check what torch's reader does not: the checksums of a zip's members, and that they need no more memory than the file.
+
+    Raises:
+        Exception: of any kind, where the file is not as it was written.
+    """
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        names = {member.filename.lower() for member in members}  # torch's reader does not tell capitals from small letters
+        size = file.seek(0, os.SEEK_END)
+        if len(names) < len(members) or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("members that torch does not write")
+        if sum(member.file_size for member in members) > size:
+            raise ValueError("members that lie over each other")
+        if archive.testzip() is not None:
+            raise _DamagedError("damaged: its checksums do not match")
+        (described,) = (member for member in members if member.filename.endswith("/data.pkl"))
+        check_weight(archive.read(described))
+
+
+def _other_way(path: Path) -> str:
+    """How to go on where last.pt can't be read."""
+    previous = path.with_name(PREVIOUS)
+    if path.name != LAST or not previous.is_file():
+        return ""
+    folder = path.parent
+    command = (
+        f"mv {shlex.quote(str(previous))} {shlex.quote(str(path))} && python main.py --resume --log_dir {shlex.quote(str(folder))}"
+    )
+    return f"; to go on from the checkpoint before it: {command}"
+
+
 def load_run(path: Path) -> dict[str, Any]:
-    """Read the checkpoint of a run; raises UserError as `load_checkpoint` does, and where parts of a run are missing."""
+    """Read the checkpoint of a run; raises UserError as `load_checkpoint` does, and where it holds anything else than a run."""
     return _as_run(load_checkpoint(path), path)
 
 
@@ -69,41 +124,23 @@ def _as_run(payload: dict[str, Any], path: Path) -> dict[str, Any]:
     """The checkpoint of a run, given what its file holds; raises UserError where it is none."""
     if payload.get("kind") == "best":
         raise UserError(f"{path} holds models to draw from, no run to go on with: take {LAST}")
-    if not _is_run(payload):
-        raise UserError(f"{path} is not a checkpoint of a run")
-    payload["args"] = with_later_flags(payload["args"])
+    return _checked(payload, path, check_run)
+
+
+def _checked(payload: dict[str, Any], path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """What a run's file holds, with the settings that came after it; raises UserError where it is not what it must be."""
+    try:
+        schema.mapping(schema.anything)(payload.get("args"), "args")
+        payload["args"] = with_later_flags(payload["args"])
+        check(payload)
+    except schema.UnfitError as error:
+        raise UserError(f"{path} is not a checkpoint of a run: {error}") from error
     return payload
 
 
 def with_later_flags(args: dict[str, Any]) -> dict[str, Any]:
     """Settings of a run with the values of flags that came after it."""
     return {**{flag.name: flag.default for flag in FLAGS}, **BEFORE, **args}
-
-
-def _is_run(payload: dict[str, Any]) -> bool:
-    """Whether a checkpoint has the parts of a run, and in them the types that are relied on before `must_fit` checks the rest."""
-    parts = [payload.get(name) for name in ("args", "state", "data", "marks", "folders", "last_evaluation")]
-    if not all(isinstance(part, dict) for part in parts):
-        return False
-    args, state, _, marks, folders, last_evaluation = parts
-    counts = state.get("counts")
-    done = counts.get("epochs_done") if isinstance(counts, dict) else None
-    return (
-        _has_settings(args)
-        and isinstance(done, dict)
-        and all(isinstance(done.get(phase), int) for phase in PHASES)
-        and all(isinstance(marks.get(name), dict) for name in ("log", "eval"))
-        and all(isinstance(folders.get(name), str) for name in ("log", "eval"))
-        and all(isinstance(value, (int, float)) for value in last_evaluation.values())
-    )
-
-
-def _has_settings(args: dict[str, Any]) -> bool:
-    return (
-        all(isinstance(name, str) for name in args)
-        and all(isinstance(args.get(name), str) for name in ("dataset", "preset"))
-        and all(isinstance(args.get(name), int) for name in ("seed", "seq_len", "vocab_size", "batch_size"))
-    )
 
 
 @contextlib.contextmanager
@@ -159,19 +196,17 @@ def load_models(run: Path, which: str | None) -> SavedModels:
         raise UserError(f"--which needs a run's folder: {run} is a file; leave --which out")
     payload = load_checkpoint(path)
     if payload.get("kind") == "best":
-        if not _is_best(payload):
-            raise UserError(f"{path} is not a checkpoint of a run")
-        args = argparse.Namespace(**with_later_flags(payload["args"]))
+        payload = _checked(payload, path, check_best)
+        args = argparse.Namespace(**payload["args"])
         where, models = payload["where"], payload["models"]
         about = f"epoch {where['step']} of G ({where['phase']}), NLL_valid {payload['nll_valid']:.4f}; {LAST}: "
-        about += f"{payload['latest'].get('nll_valid', math.nan):.4f}"
+        about += f"{payload['latest']['nll_valid']:.4f}"
         return SavedModels(path, args, payload["data"], models["generator"], models.get("discriminator"), f"{path}: {about}")
     saved = _as_run(payload, path)
     done = saved["state"]["counts"]["epochs_done"]
     step = done["pretrain_g"] + done["adversarial"]
-    with must_fit():
-        generator, discriminator = saved["state"]["generator"], saved["state"]["discriminator"]
-        trained = bool(saved["state"]["optimizer_discriminator"]["state"])
+    generator, discriminator = saved["state"]["generator"], saved["state"]["discriminator"]
+    trained = bool(saved["state"]["optimizer_discriminator"]["state"])
     about = f"{path}: epoch {step} of G"
     return SavedModels(
         path, argparse.Namespace(**saved["args"]), saved["data"], generator, discriminator if trained else None, about
@@ -180,24 +215,7 @@ def load_models(run: Path, which: str | None) -> SavedModels:
 
 def saved_generator(saved: SavedModels) -> Generator:
     """The generator of saved models, on the CPU; raises UserError where it does not fit."""
+    generator = unset_generator(saved.args)
     with must_fit():
-        generator = make_generator(saved.args)
         generator.load_state_dict(saved.generator)
     return generator
-
-
-def _is_best(payload: dict[str, Any]) -> bool:
-    """Whether a file has the parts of best.pt, with the types that are relied on."""
-    parts = [payload.get(name) for name in ("args", "data", "where", "models", "latest")]
-    if not all(isinstance(part, dict) for part in parts):
-        return False
-    args, _, where, models, latest = parts
-    return (
-        _has_settings(args)
-        and isinstance(where.get("phase"), str)
-        and isinstance(where.get("step"), int)
-        and isinstance(models.get("generator"), dict)
-        and isinstance(models.get("discriminator", {}), dict)
-        and isinstance(payload.get("nll_valid"), float)
-        and isinstance(latest.get("nll_valid", 0.0), float)
-    )

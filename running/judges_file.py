@@ -74,6 +74,10 @@ def find_judges(saved: SavedModels, generator: Generator, beta: float | None) ->
             raise UserError(f"{path}: its judges were trained on {about}, not on {saved.path}: draw from that one, or {other}")
         with must_fit():
             judges = Judges.from_state_dict(payload["judges"], saved.args.vocab_size, generator.device)
+        if judges.seq_len != saved.args.seq_len:
+            raise UserError(
+                f"{path}: its judges know sequences of {judges.seq_len} tokens, {saved.path} draws {saved.args.seq_len}"
+            )
     else:
         judges = own_discriminator(saved, generator.device)
         if judges is None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from support.errors import UserError
@@ -15,16 +13,18 @@ except ImportError:  # only POSIX systems have it
     fcntl = None
 
 CONFIG, FINAL, LAST, BEST, JUDGES = "config.json", "final.json", "last.pt", "best.pt", "judges.pt"
-JUDGES_NUMBERS, TWO_SAMPLE = "judges.json", "two_sample.json"
+PREVIOUS = "previous.pt"  # the checkpoint before last.pt
+JUDGES_NUMBERS = "judges.json"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
 TWO_SAMPLE = "two_sample.json"  # of experiments/judge.py
 OF_THE_END = (FINAL, JUDGES_NUMBERS, TWO_SAMPLE)  # results on the generator that a training ended with
 RUN_FILES = (
     CONFIG,
     LAST,
+    PREVIOUS,
     BEST,
     JUDGES,
-    *(f".{name}.partial" for name in (LAST, BEST, JUDGES)),
+    *(f".{name}.partial" for name in (LAST, PREVIOUS, BEST, JUDGES)),
     JUDGES_NUMBERS,
     TWO_SAMPLE,
     FINAL,
@@ -49,18 +49,11 @@ def run_files(log_dir: Path, eval_log_dir: Path) -> list[Path]:
     return found
 
 
-def prepare_folders(log_dir: Path, eval_log_dir: Path, overwrite: bool) -> None:
-    """Make the folders of a new run and check that they can be written.
-
-    Raises:
-        UserError: a folder holds a run and `overwrite` is false.
-        OSError: a folder can't be made or written.
-    """
-    found = run_files(log_dir, eval_log_dir)
-    if found and not overwrite:
+def must_be_free(log_dir: Path, eval_log_dir: Path) -> None:
+    """Raises UserError where a folder holds a run, or a part of one."""
+    if found := run_files(log_dir, eval_log_dir):
         ways = "go on with it (--resume), replace it (--overwrite), or choose another folder"
         raise UserError(f"{found[0].parent} already holds a run: {ways}")
-    must_be_writable(log_dir, eval_log_dir)
 
 
 def must_be_writable(*folders: Path) -> None:
@@ -72,33 +65,58 @@ def must_be_writable(*folders: Path) -> None:
         probe.unlink()
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Inside, no other process can train the run in this folder. The system releases the lock when the process ends.
+class FolderLocks:
+    """Locks on folders: no other process can train a run in them. The system releases them when the process ends.
 
-    Raises:
-        UserError: another process is training it.
+    A context manager: they are released where it ends.
     """
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{folder}: another process is at work on this run") from error
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)
+
+    def __init__(self) -> None:
+        self._handles: dict[tuple[int, int], int] = {}  # by device and number of the folder: a name can be written in many ways
+
+    def __enter__(self) -> FolderLocks:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
+
+    def take(self, *folders: Path) -> None:
+        """Lock folders that are there; those that are locked already stay so.
+
+        Raises:
+            UserError: another process has locked one.
+            OSError: one can't be opened.
+        """
+        if fcntl is None:
+            return
+        for folder in folders:
+            handle = os.open(folder, os.O_RDONLY)
+            status = os.fstat(handle)
+            if (status.st_dev, status.st_ino) in self._handles:
+                os.close(handle)
+                continue
+            self._handles[status.st_dev, status.st_ino] = handle
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise UserError(f"{folder}: another process is at work on this run") from error
+            except OSError:
+                pass  # a file system without locks
 
 
 def remove_run(log_dir: Path, eval_log_dir: Path) -> None:
-    """Remove the files of an earlier run, once the new one can begin."""
+    """Remove the files of an earlier run, once last.pt is the new one's checkpoint."""
     for path in run_files(log_dir, eval_log_dir):
-        path.unlink()
+        if path != log_dir / LAST:
+            path.unlink()
+
+
+def must_be_free_of_events(folder: Path) -> None:
+    """Raises UserError where a folder holds a run's events."""
+    if any(folder.glob(EVENTS)):
+        raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
 
 
 def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> None:
@@ -116,8 +134,8 @@ def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> No
     folders = {"log": log_dir, "eval": eval_log_dir}
     for key, folder in folders.items():
         present = {path.name for path in folder.glob(EVENTS)}
-        if present and (not present & marks[key].keys() or (moved and present - marks[key].keys())):
-            raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
+        if not present & marks[key].keys() or (moved and present - marks[key].keys()):
+            must_be_free_of_events(folder)
     for key, folder in folders.items():
         lines = [folder / METRICS, folder / TRAINING] if key == "log" else []
         for path in [*folder.glob(EVENTS), *lines]:

@@ -46,38 +46,45 @@ def chart(name: str) -> str:
 
 
 class RunLog:
-    """Open logs of one run.
+    """The logs of one run. Only lines for the screen can be written before they are opened.
 
     Args:
         log_dir: gets training events and the JSON lines.
         eval_log_dir: gets evaluation events.
-        marks: lengths of the log files in the checkpoint that the run goes on from; None for a new run.
-        moved: the run's folder is not where the checkpoint was written.
-        next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
 
     Attributes:
         reader_gone: the program that reads the output, such as `head` or `tee`, has ended.
-
-    Raises:
-        UserError: a folder holds another run.
-        OSError: a file can't be written.
     """
 
-    def __init__(
-        self, log_dir: Path, eval_log_dir: Path, marks: Marks | None = None, moved: bool = False, next_step: int | None = None
-    ):
+    def __init__(self, log_dir: Path, eval_log_dir: Path):
+        self.folders = {"log": log_dir, "eval": eval_log_dir}
+        self.opened = False
+        self.bar: tqdm | None = None
+        self.interactive = sys.stderr.isatty()
+        self.reader_gone = False
+
+    def open(self, marks: Marks | None = None, moved: bool = False, next_step: int | None = None) -> None:
+        """Open the log files.
+
+        Args:
+            marks: lengths of the log files in the checkpoint that the run goes on from; None for a new run.
+            moved: the run's folder is not where the checkpoint was written.
+            next_step: the first evaluation step that this process may write, so that an open TensorBoard drops later ones.
+
+        Raises:
+            UserError: a folder holds another run.
+            OSError: a file can't be written.
+        """
+        log_dir, eval_log_dir = self.folders["log"], self.folders["eval"]
         if marks is not None:
             cut_back(log_dir, eval_log_dir, marks, moved)
-        self.folders = {"log": log_dir, "eval": eval_log_dir}
         threading.excepthook = _ignore_os_errors
         # Line buffering: a reader sees each epoch at once.
         self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
         self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
         self.train_events = SummaryWriter(str(log_dir))
         self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
-        self.bar: tqdm | None = None
-        self.interactive = sys.stderr.isatty()
-        self.reader_gone = False
+        self.opened = True
 
     def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float]]) -> None:
         """One training epoch of a phase: scalars `phase/name`, a list as `phase/name/01`, `phase/name/02`, ..."""
@@ -133,6 +140,8 @@ class RunLog:
 
     def marks(self) -> Marks:
         """Flush everything, sync the JSON lines to the disk, and return the length of each log file."""
+        if not self.opened:
+            return {key: {} for key in self.folders}
         for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
             stream.flush()
         for stream in (self.metrics_file, self.training_file):
@@ -170,6 +179,8 @@ class RunLog:
         """Flush and close every file."""
         if self.bar is not None:
             self.bar.close()
+        if not self.opened:
+            return
         for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
             stream.close()
 

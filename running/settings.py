@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,8 +44,12 @@ class Launch(NamedTuple):
     content: Any = None
 
 
-def resolve(given: Settings) -> Launch:
+def resolve(given: Settings, lock: Callable[[Path], object] = lambda folder: None) -> Launch:
     """All settings, from the flags that were given.
+
+    Args:
+        given: those flags.
+        lock: called with the folder of a run that is to go on, before its checkpoint is read.
 
     Raises:
         UserError: flags that do not go together, or a file that is missing, broken or of other sizes.
@@ -52,7 +57,7 @@ def resolve(given: Settings) -> Launch:
     if not given.get("is_train", True):
         launch = evaluated(given)
     elif given.get("resume"):
-        launch = resumed(given)
+        launch = resumed(given, lock)
     elif given.get("start_from") is not None:
         launch = started_from(given)
     else:
@@ -85,13 +90,14 @@ def started_from(given: Settings) -> Launch:
     return Launch(args, source=source)
 
 
-def resumed(given: Settings) -> Launch:
+def resumed(given: Settings, lock: Callable[[Path], object]) -> Launch:
     """A run that goes on: its own settings, but for those that a resumed run may change."""
-    log_dir, checkpoint = _existing_run(given, "resume")
+    path = _existing_run(given, "resume")
+    lock(path.parent)
+    log_dir, checkpoint = str(path.parent), load_run(path)
     settings = _saved_settings(given, checkpoint, log_dir)
-    where = checkpoint["folders"]["log"]
-    if "eval_log_dir" not in given and where != str(Path(log_dir).resolve()):
-        raise UserError(f"{log_dir} was copied or moved from {where}: give --eval_log_dir DIR for its evaluations")
+    if "eval_log_dir" not in given:
+        _check_own_folders(path.parent, checkpoint["folders"])
     _check_requirements(settings, {name: value for name, value in given.items() if BY_NAME[name].resumable})
     return Launch(_with_folders({**settings, "resume": True, "is_train": True, "overwrite": False}), checkpoint)
 
@@ -100,8 +106,9 @@ def evaluated(given: Settings) -> Launch:
     """A run whose checkpoint is evaluated."""
     if given.get("start_from") is not None and not given.get("resume"):
         raise UserError("--start_from begins a training, --is_train False evaluates one: choose one of them")
-    log_dir, checkpoint = _existing_run(given, "evaluate")
-    settings = _saved_settings(given, checkpoint, log_dir)
+    path = _existing_run(given, "evaluate")
+    checkpoint = load_run(path)
+    settings = _saved_settings(given, checkpoint, str(path.parent))
     once = {"evaluate": given.get("evaluate", True), "resume": given.get("resume", False), "is_train": False, "overwrite": False}
     return Launch(_with_folders({**settings, **once}), checkpoint)
 
@@ -164,8 +171,22 @@ def log_folders(settings: Settings) -> tuple[str, str]:
     return settings["log_dir"] or f"logs/train/{name}", settings["eval_log_dir"] or f"logs/eval/{name}"
 
 
-def _existing_run(given: Settings, verb: str) -> tuple[str, dict[str, Any]]:
-    """The folder of the run that is meant, and its checkpoint."""
+def _check_own_folders(log_dir: Path, saved: dict[str, str]) -> None:
+    """Refuse to write where only the checkpoint says so: it may be a stranger's.
+
+    Its evaluation folder is taken where it lies beside or in the run's, as by default and in this program's experiments.
+    """
+    here, eval_log_dir = log_dir.resolve(), Path(saved["eval"])
+    if saved["log"] != str(here):
+        raise UserError(f"{log_dir} was copied or moved from {saved['log']}: give --eval_log_dir DIR for its evaluations")
+    beside = (here.parent / "eval", here.parent / "eval" / here.name, here.parents[1] / "eval" / here.name)
+    inside = ".." not in eval_log_dir.parts and eval_log_dir.is_relative_to(here)
+    if not inside and eval_log_dir not in [folder.resolve() for folder in beside]:
+        raise UserError(f"{log_dir} wrote its evaluations to {eval_log_dir}: give --eval_log_dir DIR, that folder or another")
+
+
+def _existing_run(given: Settings, verb: str) -> Path:
+    """The checkpoint of the run that is meant."""
     if given.get("overwrite"):
         raise UserError("--overwrite starts a run anew, --resume and --is_train False go on from one: choose one of them")
     if given.get("log_dir") is None and given.get("run_name") is None:
@@ -174,7 +195,7 @@ def _existing_run(given: Settings, verb: str) -> tuple[str, dict[str, Any]]:
     path = Path(log_dir) / LAST
     if not path.is_file():
         raise UserError(f"nothing to {verb}: no {LAST} in {log_dir}")
-    return log_dir, load_run(path)
+    return path
 
 
 def _saved_settings(given: Settings, checkpoint: dict[str, Any], log_dir: str) -> Settings:
@@ -184,8 +205,9 @@ def _saved_settings(given: Settings, checkpoint: dict[str, Any], log_dir: str) -
         if not BY_NAME[name].resumable and value != saved.get(name):
             raise UserError(f"--{name} {value} does not fit the run in {log_dir}, which has {saved.get(name)}")
     later = preset_settings(given.get("preset", "default"))
-    folders = {"log_dir": log_dir, "eval_log_dir": given.get("eval_log_dir", checkpoint["folders"]["eval"])}
-    return {**later, **saved, **given, **folders, "preset": saved["preset"]}
+    places = {"log_dir": log_dir, "eval_log_dir": given.get("eval_log_dir", checkpoint["folders"]["eval"])}
+    places["save_oracle"] = given.get("save_oracle")  # a checkpoint may be a stranger's: it names no file to write
+    return {**later, **saved, **given, **places, "preset": saved["preset"]}
 
 
 def _check_requirements(settings: Settings, given: Settings) -> None:

@@ -22,7 +22,7 @@ from running.best import Best
 from running.checkpoint import save_checkpoint
 from running.collapse import CollapseWatch
 from running.profiling import profiled
-from running.run_folder import BEST, LAST, OF_THE_END, SAMPLES
+from running.run_folder import BEST, LAST, OF_THE_END, PREVIOUS, SAMPLES
 from running.run_log import RunLog
 from support.errors import UserError
 from support.random_streams import stream
@@ -91,7 +91,7 @@ class Trainer:
         self.finished = False
 
     def begin(self, new: bool) -> None:
-        """Evaluate a new run before its first epoch, and save, so that --resume works from the first moment.
+        """Evaluate a new run before its first epoch, and save.
 
         Raises:
             OSError: a file can't be written.
@@ -218,8 +218,12 @@ class Trainer:
         text = "  ".join(f"{name} {value:.4f}" for name, value in now.items())
         self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
 
-    def save(self) -> None:
+    def save(self, begun: bool = True) -> None:
         """Write the complete state to `last.pt`, and before it the best models to `best.pt`.
+
+        Args:
+            begun: False for a run's first checkpoint, before it has any log: an earlier run's files may still lie in its folders.
+                What `last.pt` held before is then not kept as `previous.pt`.
 
         Raises:
             UserError: a weight is no longer finite; the last checkpoint is left as it was.
@@ -229,7 +233,7 @@ class Trainer:
             if not all(p.isfinite().all() for p in model.parameters()):
                 raise UserError("the weights are no longer finite: a lower learning rate may help")
         log_dir = Path(self.args.log_dir)
-        if self.best.models:
+        if self.best.models and begun:
             best = {**self.best.state_dict(), "data": self.data.form_state(), "args": vars(self.args)}
             save_checkpoint(log_dir / BEST, {"kind": "best", **best})
         payload = {
@@ -241,5 +245,6 @@ class Trainer:
             "best": self.best.state_dict(),
             "marks": self.log.marks(),
             "folders": {key: str(folder.resolve()) for key, folder in self.log.folders.items()},
+            "begun": begun,
         }
-        save_checkpoint(log_dir / LAST, payload)
+        save_checkpoint(log_dir / LAST, payload, previous=log_dir / PREVIOUS if begun else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
@@ -33,6 +34,25 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         raise
     if os.name == "posix":
         _sync_folder(path.parent)
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Give a file's content a second name, atomically, where there is such a file; raises OSError.
+
+    Later on `path` must be replaced and not written into: where the file system can, both names are one file.
+    """
+    if not path.is_file():
+        return
+    partial = other.with_name(f".{other.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(path, partial)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, partial)
+        os.replace(partial, other)
+    finally:
+        partial.unlink(missing_ok=True)  # a rename between two names of one file does nothing
 
 
 def _sync_folder(folder: Path) -> None:

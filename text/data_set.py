@@ -17,6 +17,7 @@ from bleu import Bleu, self_bleus
 from data_set import DataSet, Files, TokenForm
 from generator import Generator
 from metrics import ratio_and_error, sequence_nll, with_errors
+from support import schema
 from support.device import to_device
 from support.errors import UserError
 from support.random_streams import stream
@@ -140,6 +141,13 @@ class TextData(DataSet):
         if len(vocabulary) != settings.vocab_size:
             raise UserError(f"the checkpoint has a vocabulary of {len(vocabulary)} tokens, its models one of {settings.vocab_size}")
         return Lines(vocabulary)
+
+    @classmethod
+    def saved_schema(cls, _settings: argparse.Namespace) -> schema.Check:
+        """The vocabulary, what tells whether the text is the same, and the random stream of the batches."""
+        reference = schema.record(dict.fromkeys(("real_bleu2", "real_bleu4"), schema.number()))
+        parts = {"fingerprint": schema.text, "vocabulary": schema.text, "reference": reference, "train_rng": schema.RNG}
+        return schema.record(parts)
 
     def _as_tokens(self, lines: Tensor) -> Tensor:
         return to_device(lines.to(torch.int64), self.device)

@@ -116,7 +116,7 @@ def test_judges_of_another_generator_are_refused(tmp_path):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", ["kind", "judges", "none", "size", "beta", "vocabulary", "bytes"])
+@pytest.mark.parametrize("damage", ["kind", "judges", "none", "size", "memory", "length", "beta", "vocabulary", "bytes"])
 def test_a_broken_file_of_judges_is_refused(damage, tmp_path):
     generator, path = make_generator(argparse.Namespace(**SETTINGS)), tmp_path / "judges.pt"
     save_judges(path, Judges([judge()], T, None), generator, "best.pt")
@@ -131,6 +131,10 @@ def test_a_broken_file_of_judges_is_refused(damage, tmp_path):
         payload["judges"]["models"] = []
     elif damage == "size":
         payload["judges"]["models"][0]["filters"] = [[1, 6]]
+    elif damage == "memory":
+        payload["judges"]["models"][0]["emb_dim"] = 2**30
+    elif damage == "length":
+        payload["judges"]["seq_len"] = T + 1
     elif damage == "beta":
         del payload["judges"]["beta"]
     elif damage == "vocabulary":

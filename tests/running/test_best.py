@@ -188,7 +188,7 @@ def test_best_pt_is_no_run_to_go_on_with(verb, overfit, tmp_path, capsys):
         *((part, None, "not a checkpoint of a run") for part in ("args", "data", "where", "models", "latest", "nll_valid")),
         ("where", {"phase": "pretrain_g", "epoch": 1}, "not a checkpoint of a run"),
         ("models", {"discriminator": {}}, "not a checkpoint of a run"),
-        ("models", {"generator": {}, "discriminator": {}}, "does not fit"),
+        ("models", {"generator": {}, "discriminator": {}}, "not a checkpoint of a run"),
         ("latest", {"nll_valid": "low"}, "not a checkpoint of a run"),
     ],
 )

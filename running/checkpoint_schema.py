@@ -1,0 +1,149 @@
+"""What the files of a run must hold, walked before anything of a file is used.
+
+Settings must be such as the command line takes. The models' sizes follow from them, so that the weights, and the moments that the
+optimisers keep of each weight, are compared with models that take no memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from discriminator import Discriminator
+from running.flags import FLAGS
+from support import schema
+from support.command_line import Flag, boolean
+from train_state import FIRST_STREAMS, LATER_STREAMS, PHASES, unset_generator
+
+FILTERS = schema.list_of(schema.list_of(schema.whole(1), 2, 2), longest=1000, shortest=1)
+TYPES: dict[Any, schema.Check] = {boolean: schema.truth, str: schema.text}
+NUMBERS = schema.mapping(schema.number())
+LENGTHS = schema.mapping(schema.whole())
+BY_PHASE = schema.record(dict.fromkeys(PHASES, schema.whole()), closed=True)
+WHERE = schema.record({"phase": schema.one_of(PHASES), "step": schema.whole(), "epoch": schema.whole()}, closed=True)
+LATEST = schema.record({"nll_valid": schema.number(), "step": schema.whole()}, closed=True)
+
+
+def _written(value: Any, place: str) -> str:
+    """A setting as it is written on the command line."""
+    if isinstance(value, list):
+        FILTERS(value, place)
+        return ",".join(f"{width}x{number}" for width, number in value)
+    schema.number()(value, place)
+    return repr(value)
+
+
+def _setting(flag: Flag) -> schema.Check:
+    """What the command line would take as a value of this flag."""
+
+    def by_its_parser(value: Any, place: str) -> None:
+        try:
+            fits = flag.type(_written(value, place)) == value
+        except argparse.ArgumentTypeError:
+            fits = False
+        if not fits:
+            raise schema.UnfitError(f"{place} is no value of --{flag.name}")
+
+    inner = schema.one_of(flag.type) if isinstance(flag.type, tuple) else TYPES.get(flag.type, by_its_parser)
+    return schema.optional(inner) if flag.default is None else inner
+
+
+SETTINGS = schema.record({flag.name: _setting(flag) for flag in FLAGS})
+
+
+def _adam_of(shapes: list[tuple[int, ...]]) -> schema.Check:
+    """The state of an Adam for weights of these shapes: of all of them, or of none before its first step."""
+
+    def moments(shape: tuple[int, ...]) -> schema.Check:
+        parts = {"step": schema.tensor(torch.float32, (), low=0), "exp_avg": schema.tensor(torch.float32, shape)}
+        return schema.record({**parts, "exp_avg_sq": schema.tensor(torch.float32, shape, low=0)}, closed=True)
+
+    of_all = schema.record({index: moments(shape) for index, shape in enumerate(shapes)}, closed=True)
+    weights = schema.list_of(schema.whole(0, len(shapes)), longest=len(shapes), shortest=len(shapes))
+    groups = schema.list_of(schema.record({"params": weights}), longest=1, shortest=1)
+
+    def check(value: Any, place: str) -> None:
+        schema.record({"state": schema.anything, "param_groups": groups})(value, place)
+        if value["state"] != {}:
+            of_all(value["state"], f"{place}.state")
+
+    return check
+
+
+def _model(make: Callable[[], torch.nn.Module]) -> tuple[schema.Check, schema.Check]:
+    """Checks of a model's weights and of an Adam's state for them."""
+    with schema.without_memory():
+        model = make()
+    return schema.tensors_like(model.state_dict()), _adam_of([tuple(p.shape) for p in model.parameters() if p.requires_grad])
+
+
+def generator_weights(args: argparse.Namespace) -> schema.Check:
+    """The weights of a run's generator."""
+    return _model(lambda: unset_generator(args))[0]
+
+
+def _models(args: argparse.Namespace) -> dict[str, schema.Check]:
+    """The parts of a state that have the sizes of its models."""
+    of_g, adam_of_g = _model(lambda: unset_generator(args))
+    of_d, adam_of_d = _model(lambda: Discriminator(args.vocab_size, args.d_emb_dim, args.d_filters))
+    return {
+        **{"generator": of_g, "policy": of_g, "discriminator": of_d},
+        **{"optimizer_mle": adam_of_g, "optimizer_policy": adam_of_g, "optimizer_discriminator": adam_of_d},
+    }
+
+
+def _best(args: argparse.Namespace) -> schema.Check:
+    """The best evaluation as a checkpoint holds it: without models before the first one."""
+    shared = {"nll_valid": schema.number(), "waited": schema.whole(), "ended_early": schema.truth}
+    models = schema.record({"generator": generator_weights(args)}, {"discriminator": _models(args)["discriminator"]}, closed=True)
+    nothing = schema.record({}, closed=True)
+    before = schema.record({**shared, "where": nothing, "models": nothing, "latest": schema.mapping(schema.number())}, closed=True)
+    after = schema.record({**shared, "where": WHERE, "models": models, "latest": LATEST}, closed=True)
+
+    def check(value: Any, place: str) -> None:
+        empty = isinstance(value, dict) and not value.get("models")
+        (before if empty else after)(value, place)
+
+    return check
+
+
+def check_settings(value: Any) -> argparse.Namespace:
+    """The settings of a file as a namespace; raises UnfitError."""
+    SETTINGS(value, "args")
+    return argparse.Namespace(**value)
+
+
+def check_run(payload: dict[str, Any]) -> None:
+    """Check last.pt, whose settings have every flag; raises UnfitError."""
+    args = check_settings(payload["args"])
+    models = _models(args)
+    counts = schema.record(dict.fromkeys(("epochs_done", "clipped", "steps"), BY_PHASE), closed=True)
+    streams = schema.record(dict.fromkeys(FIRST_STREAMS, schema.RNG), dict.fromkeys(LATER_STREAMS, schema.RNG), closed=True)
+    state = schema.record(
+        {**models, "counts": counts, "streams": streams, "seconds": schema.number(low=0)}, {"reference": models["generator"]}
+    )
+    by_folder = dict.fromkeys(("log", "eval"), LENGTHS)
+    schema.record(
+        {
+            "state": state,
+            "data": schema.mapping(schema.anything),
+            "marks": schema.record(by_folder),
+            "folders": schema.record({"log": schema.text, "eval": schema.text}),
+            "last_evaluation": NUMBERS,
+        },
+        {
+            "watch": schema.record({"lowest": schema.optional(schema.number()), "warned": schema.truth}, closed=True),
+            "best": _best(args),
+            "begun": schema.truth,
+        },
+    )(payload, "")
+
+
+def check_best(payload: dict[str, Any]) -> None:
+    """Check best.pt, whose settings have every flag; raises UnfitError."""
+    about = ("format", "kind", "args", "data")
+    _best(check_settings(payload["args"]))({name: value for name, value in payload.items() if name not in about}, "")
+    schema.record({"data": schema.mapping(schema.anything)})(payload, "")
