@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ class _Watch:
         self.folder: str | None = None
         self.left = 0
         self.kill = False
+        self.really = False
         self.reached = False
         self.installed = False
 
@@ -36,6 +38,8 @@ class _Watch:
         if self.left > 0 or (self.reached and not self.kill):
             return
         self.reached = True
+        if self.really:
+            os.kill(os.getpid(), signal.SIGKILL)
         if self.kill and threading.current_thread() is threading.main_thread():
             raise Killed  # in another thread, whose end nobody expects, the main thread would wait for it for ever
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
@@ -74,3 +78,9 @@ def ending_at(operation: int, folder: Path, kill: bool) -> Iterator[_Watch]:
             yield _watch
     finally:
         _watch.folder = None
+
+
+def killing_at(operation: int, folder: Path) -> None:
+    """From here on, this process is killed at the operation of this number that changes a file below a folder."""
+    sys.addaudithook(_watch)
+    _watch.left, _watch.really, _watch.folder = operation, True, str(folder)
