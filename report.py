@@ -23,7 +23,7 @@ from running.run_folder import JUDGES_NUMBERS
 from running.runs import Record, Run, group_runs, number, read_object, read_text
 from running.two_sample import with_aucs
 from support.command_line import Parser, real
-from support.errors import UserError, exit_with_one_line
+from support.errors import UserError, exit_with_one_line, must_have_output
 from support.t_test import mean_interval, welch
 
 PAPER_SIZES = {"vocab_size": 5000, "seq_len": 20}
@@ -301,6 +301,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     args = build_parser().parse_args(argv)
+    must_have_output()
     if args.curves is not None and args.curves.suffix != ".png":
         raise UserError(f"--curves {args.curves}: the picture's name must end in .png")
     rows = [Row(name, runs) for name, runs in group_runs(args.runs)]
