@@ -75,7 +75,8 @@ def described(error: Exception) -> str | None:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):  # the operating system's message and path say what is wrong
-        name = error.filename or ("standard output" if output_fails() else None)
+        no_output = output_fails()
+        name = error.filename or ("standard output" if no_output else None)
         return f"{error.strerror or error}{f': {os.fsdecode(name)}' if name else ''}"
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
         return f"out of memory: smaller sizes may help ({str(error).splitlines()[0][:100] if str(error) else 'no details'})"
