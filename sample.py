@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     args = build_parser().parse_args(argv)
     if args.out is None:
-        must_have_output("give --out")
+        must_have_output(": give --out")
     device = choose_device(args.device)
     set_up(num_threads=0)
     if args.resample is None and args.resample_beta is not None:

@@ -33,10 +33,10 @@ def discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def must_have_output(remedy: str = "open it") -> None:
-    """Raise UserError where standard output was closed, which is to get a command's result."""
+def must_have_output(instead: str = "") -> None:
+    """Raise UserError where standard output was closed, which is to get a command's result; `instead` says what else can."""
     if output_is_closed():
-        raise UserError(f"standard output is closed, and the result would be lost: {remedy}")
+        raise UserError(f"standard output is closed, so that the result would be lost{instead}")
 
 
 @contextlib.contextmanager
