@@ -137,7 +137,7 @@ def check_settings(config: Path, settings: Record) -> None:
             raise UserError(f"{config} is broken: the value of {name[:40]} is neither a number, a text nor a list of these")
     if not all(is_count(settings[name], largest) for name, largest in COUNTS.items()):
         raise UserError(f"{config} is broken: {', '.join(COUNTS)} must be whole numbers")
-    if settings["dataset"] not in list(SOURCES):
+    if settings["dataset"] not in list(SOURCES):  # a list, unlike the table, can be asked for what has no hash
         raise UserError(f"{config}: this version knows no dataset {str(settings['dataset'])[:40]!r}")
     if not (settings["oracle_seed"] is None or is_count(settings["oracle_seed"], LARGEST_SEED)):
         raise UserError(f"{config} is broken: oracle_seed must be a whole number")
