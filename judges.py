@@ -14,10 +14,10 @@ from pathlib import Path
 import support.thread_patience  # noqa: F401  before torch is loaded
 
 # isort: split
-from data_loader import make_data
-from running.checkpoint import load_models, load_run, must_fit
+from running.checkpoint import load_models
 from running.judging import SAMPLES, Judging, judge
-from running.run_folder import JUDGES, LAST, must_be_writable
+from running.moved_data import add_place_flags, data_of_run
+from running.run_folder import JUDGES, must_be_writable
 from support.command_line import LARGEST_SEED, Parser, whole
 from support.device import choose_device
 from support.errors import UserError, exit_with_one_line
@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=0, metavar="N", help="seed (default: %(default)s)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     parser.add_argument("--threads", type=whole(0, 1024), default=0, help="CPU threads; 0 leaves the choice to torch")
+    add_place_flags(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace the judges that the run has")
     return parser
 
@@ -55,8 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     must_be_writable(args.run)
     set_up(args.threads)
     saved = load_models(args.run, args.which)
-    with must_fit():
-        data = make_data(saved.args, device, load_run(args.run / LAST)["data"])
+    data = data_of_run(args.run, saved.args, args, device)
     judge(args.run, saved, data, Judging(args.judges, args.seed, args.samples), print)
     return 0
 

@@ -34,7 +34,7 @@ from running.run_log import RunLog
 from running.settings import Launch, resolve
 from running.trainer import Trainer, final_evaluation
 from support.device import choose_device, describe_device
-from support.errors import BROKEN_PIPE_STATUS, UserError, exit_with_one_line
+from support.errors import BROKEN_PIPE_STATUS, UserError, exit_with_one_line, must_have_output
 from support.files import write_json, write_text
 from support.threads import on_cpu, set_up
 from train_state import TrainState, make_state
@@ -204,6 +204,7 @@ def report(values: dict[str, float], show: Callable[[str], None], path: Path | N
 
 def evaluate_only(launch: Launch, device: torch.device) -> int:
     """Print the evaluation of a run's checkpoint; writes nothing."""
+    must_have_output()
     state = make_state(launch.args, device)
     data = load(launch.checkpoint, launch, state, device)
     report(final_evaluation(state, data, launch.args), print)

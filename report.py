@@ -20,10 +20,10 @@ from running.authors_log import write_authors_logs
 from running.curves import draw_curves
 from running.paper_tables import ORACLE, TABLES, Table
 from running.run_folder import JUDGES_NUMBERS
-from running.runs import Record, Run, group_runs, number, read_object, read_text
+from running.runs import MOST_EPOCHS, Record, Run, group_runs, is_count, number, read_object, read_text
 from running.two_sample import with_aucs
 from support.command_line import Parser, real
-from support.errors import UserError, exit_with_one_line
+from support.errors import UserError, exit_with_one_line, must_have_output
 from support.t_test import mean_interval, welch
 
 PAPER_SIZES = {"vocab_size": 5000, "seq_len": 20}
@@ -121,7 +121,11 @@ def summary(row: Row, final: bool, table: Table) -> Record:
 
     def one(record: Record) -> Record:
         keep = [name for column in table.columns for name in (column, f"{column}_error")]
-        return {"step": record.get("step"), **{name: number(record, name) for name in keep if name in record}}
+        step = record.get("step")
+        return {
+            "step": step if is_count(step, MOST_EPOCHS) else None,
+            **{name: number(record, name) for name in keep if name in record},
+        }
 
     records = row.records(final)
     stopped = [run.early_stopped for run in row.runs]
@@ -301,6 +305,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     args = build_parser().parse_args(argv)
+    must_have_output()
     if args.curves is not None and args.curves.suffix != ".png":
         raise UserError(f"--curves {args.curves}: the picture's name must end in .png")
     rows = [Row(name, runs) for name, runs in group_runs(args.runs)]

@@ -29,7 +29,7 @@ from running.checkpoint import load_models, saved_generator
 from running.judges_file import find_judges
 from support.command_line import LARGEST_SEED, Parser, real, whole
 from support.device import choose_device
-from support.errors import UserError, exit_with_one_line
+from support.errors import UserError, exit_with_one_line, must_have_output
 from support.random_streams import stream
 from support.threads import set_up
 
@@ -128,6 +128,8 @@ def draw(args: argparse.Namespace, generator: Generator, judges: Judges | None, 
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     args = build_parser().parse_args(argv)
+    if args.out is None:
+        must_have_output(": give --out")
     device = choose_device(args.device)
     set_up(num_threads=0)
     if args.resample is None and args.resample_beta is not None:

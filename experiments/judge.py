@@ -26,15 +26,15 @@ import torch
 from classifiers import CLASSIFIERS, Kind, Sequences, grouped, import_sklearn, split
 from tqdm import tqdm
 
-from data_loader import make_data
 from data_set import DataSet
 from generator import Generator
 from metrics import auc
 from residual.judges import Judges
 from residual.model import AT_ONCE, draw_in_parts
-from running.checkpoint import SavedModels, load_models, load_run, must_fit, saved_generator
+from running.checkpoint import SavedModels, load_models, saved_generator
 from running.judges_file import end_token, find_judges
-from running.run_folder import LAST, TWO_SAMPLE, must_be_writable
+from running.moved_data import add_place_flags, data_of_run
+from running.run_folder import TWO_SAMPLE, must_be_writable
 from running.runs import read_object, read_text
 from support.command_line import Parser, real, whole
 from support.errors import UserError, exit_with_one_line
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--num", type=whole(FEWEST), default=5000, metavar="N", help="real sequences of each split, at most (default: %(default)s)"
     )
     parser.add_argument("--threads", type=whole(0, 1024), default=0, help="CPU threads; 0 leaves the choice to torch")
+    add_place_flags(parser)
     parser.add_argument(
         "--floor", action=argparse.BooleanOptionalAction, default=True, help="also test training sequences (default: %(default)s)"
     )
@@ -177,8 +178,7 @@ def measure_run(folder: Path, args: argparse.Namespace) -> tuple[str, dict[str, 
         OSError: a file can't be read or written.
     """
     saved = load_models(folder, args.which)
-    with must_fit():
-        data = make_data(saved.args, torch.device("cpu"), load_run(folder / LAST)["data"])
+    data = data_of_run(folder, saved.args, args, torch.device("cpu"))
     generator = saved_generator(saved)
     judges = None if args.resample is None else find_judges(saved, generator, args.resample_beta)
     reals = read_reals(folder, data)

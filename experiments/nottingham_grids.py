@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from music.corpus import CorpusError, folder_members
 from music.midi import TOLERANCE, Grid, Melody, MidiError, encode, melody_of, read_midi
 from support.command_line import Parser
-from support.errors import UserError, exit_with_one_line
+from support.errors import UserError, exit_with_one_line, must_have_output
 
 GRIDS = (Grid("seconds", 0.4), Grid("seconds", 0.25), Grid("eighth"), Grid("seconds", 0.125))
 
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description=__doc__, allow_abbrev=False)
     parser.add_argument("folder", type=Path, help="a folder of MIDI files")
     folder = parser.parse_args(argv).folder
+    must_have_output()
     if not folder.is_dir():
         raise UserError(f"no folder {folder}")
     totals = {grid: np.zeros(4, dtype=np.int64) for grid in GRIDS}

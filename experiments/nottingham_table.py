@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from running.runs import number, read_object, read_text
 from support.command_line import Parser
-from support.errors import UserError, exit_with_one_line
+from support.errors import UserError, exit_with_one_line, must_have_output
 
 COLUMNS = {
     "bleu4": "BLEU-4",
@@ -52,6 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description="Print a Markdown table over runs on music.", allow_abbrev=False)
     parser.add_argument("rows", nargs="+", metavar="NAME=PATTERN", help="a row's name and the run folders it stands for")
     rows = [row.partition("=") for row in parser.parse_args(argv).rows]
+    must_have_output()
     for name, _, pattern in rows:
         if not (name and pattern):
             raise UserError(f"{name or pattern!r}: a row is NAME=PATTERN")

@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from running.curves import import_pyplot
-from running.runs import read_evaluations
+from running.runs import number, read_evaluations
 from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 
@@ -22,10 +22,11 @@ def read_run(log_dir: Path) -> tuple[list[dict], float]:
     """The evaluations of a run and the oracle's entropy.
 
     Raises:
-        UserError: the folder holds no evaluations, or broken ones.
+        UserError: the folder holds no evaluations against an oracle, or broken ones.
     """
-    rows = read_evaluations(log_dir)
-    if not all({"nll_oracle", "nll_test", "oracle_entropy"} <= row.keys() for row in rows):
+    measured = ("nll_oracle", "nll_test", "oracle_entropy")
+    rows = [row for row in read_evaluations(log_dir) if all(number(row, name) is not None for name in measured)]
+    if not rows:
         raise UserError(f"{log_dir} is no run against the oracle")
     return rows, rows[-1]["oracle_entropy"]
 

@@ -5,7 +5,6 @@ Every tune is parsed before anything is put in place, and only MIDI files below 
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from music.corpus import BROKEN_ZIP, SPLITS, CorpusError, folder_split, zip_members
 from music.midi import Grid, MidiError, read_tokens
+from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 
 NOTTINGHAM = {"train": 694, "valid": 173, "test": 170}  # files of the original archive
@@ -69,7 +69,7 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
 @exit_with_one_line
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
-    parser = argparse.ArgumentParser(description="Unpack the Nottingham zip into a folder.")
+    parser = Parser(description="Unpack the Nottingham zip into a folder.", allow_abbrev=False)
     parser.add_argument("archive", type=Path, help="the zip")
     parser.add_argument("target", type=Path, help="the folder to make")
     args = parser.parse_args(argv)

@@ -8,7 +8,9 @@ from music import GRIDS, VOCAB_SIZE
 from support.command_line import Flag, StartFrom, real
 from support.data_source import DataSource
 
-_flag = partial(Flag, group="data: MIDI files (--dataset Nottingham)", start_from=StartFrom.FIXED)
+_flag = partial(
+    Flag, group="data: MIDI files (--dataset Nottingham)", start_from=StartFrom.FIXED, requires=("dataset", ("Nottingham",))
+)
 TUNES = DataSource(
     module="music.data_set",
     name="TuneData",

@@ -17,9 +17,10 @@ def authors_log(run: Run) -> str:
     """
     lines = []
     for phase, title in AUTHORS_TITLES.items():
-        rows = [row for row in run.evaluations if row["phase"] == phase and number(row, "nll_oracle") is not None]
-        if rows:
-            lines += [title, *(f"epoch:\t{row['epoch']}\tnll:\t{row['nll_oracle']:.6g}" for row in rows)]
+        rows = [(row["epoch"], number(row, "nll_oracle")) for row in run.evaluations if row["phase"] == phase]
+        measured = [f"epoch:\t{epoch}\tnll:\t{value:.6g}" for epoch, value in rows if value is not None]
+        if measured:
+            lines += [title, *measured]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -11,6 +11,8 @@ from running.runs import Run, number
 from support.errors import UserError
 from support.files import write_atomically
 
+LONGEST_NAME = 80  # characters of a row's name; there is no room for more
+
 
 def import_pyplot() -> Any:
     """Matplotlib's pyplot, which writes to files only; raises UserError where it is not installed."""
@@ -32,6 +34,12 @@ def curve(runs: list[Run], name: str) -> list[tuple[int, float, float, float]]:
     return [(step, math.fsum(values) / len(values), min(values), max(values)) for step, values in columns]
 
 
+def drawable(name: str) -> str:
+    """A row's name as matplotlib can draw it: it takes text between dollars for a formula, and fails on what is not UTF-8."""
+    shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return shown.encode(errors="backslashreplace").decode().replace("$", r"\$")
+
+
 def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
     """Both NLLs of every row against the epochs of G, as a PNG.
 
@@ -51,7 +59,7 @@ def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
         curves = {row: points for row, runs in rows if (points := curve(runs, name))}
         for label, points in curves.items():
             steps, means, low, high = zip(*points, strict=True)
-            (line,) = axis.plot(steps, means, label=label, linewidth=1.2)
+            (line,) = axis.plot(steps, means, label=drawable(label), linewidth=1.2)
             axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
         for start in sorted(starts):
             axis.axvline(start, color="grey", linewidth=0.8, linestyle="--")
@@ -59,14 +67,14 @@ def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
         values = sorted(point[1] for points in curves.values() for point in points)
         if values:
             top = values[int(0.985 * (len(values) - 1))]
-            if values[-1] - top > top - values[0]:
+            if values[-1] - top > top - values[0] > 0:
                 axis.set_ylim(values[0] - 0.05 * (top - values[0]), top + 0.05 * (top - values[0]))
-                title += f" (peaks to {values[-1]:.1f} cut off)"
+                title += f" (peaks to {values[-1]:.3g} cut off)"
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epochs of G")
         axis.set_ylabel("nats per token")
         axis.grid(alpha=0.3)
-    if axes[1].lines:
+    if axes[1].get_legend_handles_labels()[1]:
         axes[1].legend(fontsize=8)
     try:
         write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=130))

@@ -6,12 +6,14 @@ file (`marks`); resuming truncates the files to that length, so that epochs done
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import IO
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
@@ -43,6 +45,17 @@ def chart(name: str) -> str:
     if name.startswith("real_"):
         return f"real/{name.removeprefix('real_')}"
     return f"samples/{name}"
+
+
+@contextlib.contextmanager
+def naming(place: str | Path) -> Iterator[None]:
+    """Inside, an OSError that names no file, as for a full disk, names this place."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(place)
+        raise
 
 
 class RunLog:
@@ -78,24 +91,28 @@ class RunLog:
         log_dir, eval_log_dir = self.folders["log"], self.folders["eval"]
         if marks is not None:
             cut_back(log_dir, eval_log_dir, marks, moved)
-        threading.excepthook = _ignore_os_errors
+        self.hook_before, threading.excepthook = threading.excepthook, _ignore_os_errors
         # Line buffering: a reader sees each epoch at once.
         self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
         self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
-        self.train_events = SummaryWriter(str(log_dir))
-        self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
+        with naming(log_dir):
+            self.train_events = SummaryWriter(str(log_dir))
+        with naming(eval_log_dir):
+            self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
         self.opened = True
 
     def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float]]) -> None:
         """One training epoch of a phase: scalars `phase/name`, a list as `phase/name/01`, `phase/name/02`, ..."""
         axis = epoch if phase == "pretrain_d" else step
-        self.training_file.write(json.dumps({"phase": phase, "epoch": epoch, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, list):
-                for position, item in enumerate(value, start=1):
-                    self.train_events.add_scalar(f"{phase}/{name}/{position:02d}", item, axis)
-            else:
-                self.train_events.add_scalar(f"{phase}/{name}", value, axis)
+        with naming(self.folders["log"] / TRAINING):
+            self.training_file.write(json.dumps({"phase": phase, "epoch": epoch, "step": step, **values}) + "\n")
+        with naming(self.folders["log"]):
+            for name, value in values.items():
+                if isinstance(value, list):
+                    for position, item in enumerate(value, start=1):
+                        self.train_events.add_scalar(f"{phase}/{name}/{position:02d}", item, axis)
+                else:
+                    self.train_events.add_scalar(f"{phase}/{name}", value, axis)
 
     def evaluation(
         self, where: Mapping[str, str | int], measured: Mapping[str, float], of_d: Mapping[str, float], sample: str
@@ -108,44 +125,53 @@ class RunLog:
             of_d: D's numbers, which belong to the training charts.
             sample: sequences to read.
         """
-        self.metrics_file.write(json.dumps({**where, **measured, **of_d}) + "\n")
+        with naming(self.folders["log"] / METRICS):
+            self.metrics_file.write(json.dumps({**where, **measured, **of_d}) + "\n")
         step = where["step"]
-        for name, value in measured.items():
-            if not name.endswith("_error"):
-                self.eval_events.add_scalar(chart(name), value, step)
-        self.eval_events.add_text("sample", "\n".join("    " + line for line in sample.splitlines()), step)
+        with naming(self.folders["eval"]):
+            for name, value in measured.items():
+                if not name.endswith("_error"):
+                    self.eval_events.add_scalar(chart(name), value, step)
+            self.eval_events.add_text("sample", "\n".join("    " + line for line in sample.splitlines()), step)
 
     def token_image(self, tokens: Tensor, vocab_size: int, step: int) -> None:
         """Sequences (B, T) as a grey image, a pixel a token: black is token 0, white token V − 1."""
         grey = tokens.float() / max(1, vocab_size - 1)  # (B, T)
-        self.eval_events.add_image("generation", grey, step, dataformats="HW")
+        with naming(self.folders["eval"]):
+            self.eval_events.add_image("generation", grey, step, dataformats="HW")
 
     def media(self, media: Media, step: int) -> None:
         """Images and sounds of samples."""
-        for name, wav in media.sounds.items():
-            self.eval_events.file_writer.add_summary(_wav_summary(name, wav), step)
-        for name, image in media.images.items():
-            self.eval_events.add_image(name, image, step, dataformats="HW")
+        with naming(self.folders["eval"]):
+            for name, wav in media.sounds.items():
+                self.eval_events.file_writer.add_summary(_wav_summary(name, wav), step)
+            for name, image in media.images.items():
+                self.eval_events.add_image(name, image, step, dataformats="HW")
 
     def hyper_parameters(self, settings: Mapping[str, object]) -> None:
         """The run's settings for TensorBoard's HPARAMS and TEXT pages, and the chart of its CUSTOM SCALARS page."""
         values = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in settings.items()}
-        for summary in hparams(values, {"nll": 0.0, "nll_test": 0.0}):  # only names the metrics: their values are the curves'
-            self.eval_events.file_writer.add_summary(summary)
-        if SOURCES[settings["dataset"]].has_oracle:
-            together = [chart(name) for name in ("nll_oracle", "nll_test", "oracle_entropy")]
-            self.eval_events.add_custom_scalars({"NLL": {"NLL_oracle, NLL_test and the oracle's entropy": ["Multiline", together]}})
+        together = [chart(name) for name in ("nll_oracle", "nll_test", "oracle_entropy")]
+        with naming(self.folders["eval"]):
+            for summary in hparams(values, {"nll": 0.0, "nll_test": 0.0}):  # only names the metrics: their values are the curves'
+                self.eval_events.file_writer.add_summary(summary)
+            if SOURCES[settings["dataset"]].has_oracle:
+                charts = {"NLL_oracle, NLL_test and the oracle's entropy": ["Multiline", together]}
+                self.eval_events.add_custom_scalars({"NLL": charts})
         table = "\n".join(["| flag | value |", "|---|---|", *(f"| {k} | {v} |" for k, v in values.items())])
-        self.train_events.add_text("settings", table, 0)
+        with naming(self.folders["log"]):
+            self.train_events.add_text("settings", table, 0)
 
     def marks(self) -> Marks:
         """Flush everything, sync the JSON lines to the disk, and return the length of each log file."""
         if not self.opened:
             return {key: {} for key in self.folders}
-        for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
-            stream.flush()
-        for stream in (self.metrics_file, self.training_file):
-            os.fsync(stream.fileno())
+        for place, stream in self.streams():
+            with naming(place):
+                stream.flush()
+        for name, stream in ((METRICS, self.metrics_file), (TRAINING, self.training_file)):
+            with naming(self.folders["log"] / name):
+                os.fsync(stream.fileno())
         names = {key: [p.name for p in folder.glob(EVENTS)] for key, folder in self.folders.items()}
         names["log"] += [METRICS, TRAINING]
         return {key: {name: (self.folders[key] / name).stat().st_size for name in sorted(names[key])} for key in names}
@@ -164,8 +190,9 @@ class RunLog:
     def line(self, text: str) -> None:
         """One line on the screen, above the progress bar. A reader that has ended must not end an epoch half-way."""
         try:
-            tqdm.write(text, file=sys.stdout)
-            sys.stdout.flush()
+            with naming("standard output"):
+                tqdm.write(text, file=sys.stdout)
+                sys.stdout.flush()
         except BrokenPipeError:
             self.reader_gone = True
             discard_output()
@@ -176,13 +203,22 @@ class RunLog:
             self.line(text)
 
     def close(self) -> None:
-        """Flush and close every file."""
+        """Flush and close every file, also where one of them fails; raises OSError."""
         if self.bar is not None:
             self.bar.close()
         if not self.opened:
             return
-        for stream in (self.metrics_file, self.training_file, self.train_events, self.eval_events):
-            stream.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(setattr, threading, "excepthook", self.hook_before)
+            for place, stream in self.streams():
+                stack.enter_context(naming(place))
+                stack.callback(stream.close)
+
+    def streams(self) -> tuple[tuple[Path, IO[str] | SummaryWriter], ...]:
+        """What is written to, each with the place that its errors name."""
+        log_dir, eval_log_dir = self.folders.values()
+        files = ((log_dir / METRICS, self.metrics_file), (log_dir / TRAINING, self.training_file))
+        return *files, (log_dir, self.train_events), (eval_log_dir, self.eval_events)
 
 
 def _ignore_os_errors(args: threading.ExceptHookArgs) -> None:

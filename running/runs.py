@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,14 @@ from data_sources import SOURCES
 from running.flags import BEFORE, BY_NAME, PRESETS, preset_settings
 from running.run_folder import CONFIG, FINAL, LAST, METRICS, TWO_SAMPLE
 from running.two_sample import table_numbers
+from support.command_line import LARGEST_SEED
 from support.errors import UserError
 
-COUNTS = ("seed", "pretrain_g_epochs", "total_epochs")  # settings that readers compute with
+MOST_EPOCHS = 2**31
+# Whole numbers among the settings that readers compute with, each with its largest value.
+COUNTS = {"seed": LARGEST_SEED, "pretrain_g_epochs": MOST_EPOCHS, "total_epochs": MOST_EPOCHS}
+LARGEST_NUMBER = 1e150  # squares of larger ones overflow, as in intervals and tests
+LARGEST_FILE = 2**28  # bytes; an evaluation takes some 500 of them
 
 Record = dict[str, Any]
 
@@ -59,9 +63,15 @@ class Run:
 
 
 def number(record: Record, name: str) -> float | None:
-    """A finite number of a record, or None."""
+    """A number of a record, or None where it is none, is not finite or is too large to compute with."""
     value = record.get(name)
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) <= LARGEST_NUMBER else None
+
+
+def is_count(value: object, largest: int) -> bool:
+    """Whether it is a whole number from 0 to `largest`."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
 
 
 def read_object(path: Path, text: str, line: int | None = None) -> Record:
@@ -79,13 +89,19 @@ def read_text(path: Path) -> str:
     """The text of a run's file.
 
     Raises:
-        UserError: the run lacks it, or it is no text.
+        UserError: the run lacks it, or it is no text, or too large for a file of a run.
         OSError: it can't be read.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path.parent} holds no run: there is no {path.name}")
+    if not path.is_file():  # reading a pipe or a device may never end
+        raise UserError(f"{path} is no regular file")
+    with path.open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise UserError(f"{path} is larger than {LARGEST_FILE // 2**20} MiB: not written by this program")
     try:
-        return path.read_text(encoding="utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path} is broken: it is no text") from None
 
@@ -102,11 +118,38 @@ def read_evaluations(folder: Path) -> list[Record]:
     lines = [line for line in read_text(path).splitlines(keepends=True) if line.endswith("\n")]
     rows = [read_object(path, line, count) for count, line in enumerate(lines, start=1)]
     for count, row in enumerate(rows, start=1):
-        if not all(isinstance(row.get(name), int) for name in ("epoch", "step")) or not isinstance(row.get("phase"), str):
-            raise UserError(f"{path}, line {count} is no evaluation: it lacks its phase, epoch or step")
+        counted = all(is_count(row.get(name), MOST_EPOCHS) for name in ("epoch", "step"))
+        if not counted or not isinstance(row.get("phase"), str):
+            raise UserError(f"{path}, line {count} is no evaluation: it lacks its phase, epoch or step, or they make no sense")
     if not rows:
         raise UserError(f"{path} holds no evaluation")
     return rows
+
+
+def check_settings(config: Path, settings: Record) -> None:
+    """Refuse settings with which readers can't compute, as no run of this program or of an earlier one has them.
+
+    Raises:
+        UserError: one of them is.
+    """
+    for name, value in settings.items():
+        if not _is_setting(value):
+            raise UserError(f"{config} is broken: the value of {name[:40]} is neither a number, a text nor a list of these")
+    if not all(is_count(settings[name], largest) for name, largest in COUNTS.items()):
+        raise UserError(f"{config} is broken: {', '.join(COUNTS)} must be whole numbers")
+    if settings["dataset"] not in list(SOURCES):  # a list, unlike the table, can be asked for what has no hash
+        raise UserError(f"{config}: this version knows no dataset {str(settings['dataset'])[:40]!r}")
+    if not (settings["oracle_seed"] is None or is_count(settings["oracle_seed"], LARGEST_SEED)):
+        raise UserError(f"{config} is broken: oracle_seed must be a whole number")
+    if not isinstance(settings["oracle_params"], (str, type(None))):
+        raise UserError(f"{config} is broken: oracle_params must be a file's name")
+
+
+def _is_setting(value: object, depth: int = 2) -> bool:
+    """Whether a flag's value can be it: d_filters is a list of pairs."""
+    if isinstance(value, list):
+        return depth > 0 and all(_is_setting(item, depth - 1) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def read_run(folder: Path) -> Run:
@@ -122,8 +165,7 @@ def read_run(folder: Path) -> Run:
         raise UserError(f"{config} holds no settings")
     preset = args.get("preset")
     settings = {**preset_settings(preset if preset in PRESETS else "default"), **BEFORE, **args}
-    if not all(isinstance(settings[name], int) for name in COUNTS):
-        raise UserError(f"{config} is broken: {', '.join(COUNTS)} must be whole numbers")
+    check_settings(config, settings)
     return Run(folder, settings, read_evaluations(folder), read_final(folder) if (folder / FINAL).exists() else None)
 
 

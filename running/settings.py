@@ -262,9 +262,9 @@ def _check_folders(args: argparse.Namespace) -> None:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"--{name} {folder} is no folder")
         try:
-            str(folder).encode()  # as the checkpoint will keep it
+            str(folder.resolve()).encode()  # as the checkpoint will keep it; the parser has refused flags that are not UTF-8
         except UnicodeEncodeError:
-            raise UserError(f"--{name} {str(folder)!r} is not UTF-8 text") from None
+            raise UserError(f"--{name}: the folder {str(folder.resolve())!r} is not UTF-8 text") from None
     if args.save_oracle is not None and not Path(args.save_oracle).absolute().parent.is_dir():
         raise UserError(f"--save_oracle {args.save_oracle}: there is no folder {Path(args.save_oracle).parent}")
 

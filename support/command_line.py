@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import enum
 import math
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 LARGEST = 2**31 - 1  # of sizes and counts
@@ -15,12 +17,50 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that reports an error in one line, without the usage."""
+    """An ArgumentParser that reports an error in one line, without the usage, and refuses text that is not UTF-8."""
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> argparse.Namespace:
+        """As ArgumentParser's."""
+        words = [word.partition("=") for word in (sys.argv[1:] if args is None else args)]
+        for flag, _, value in words:
+            if flag.startswith("--") and value == "--":  # argparse would drop it and make the value an empty list
+                self.error(f"argument {flag}: expected one argument")
+        found = super().parse_args(args, namespace)
+        flags = {flag for flag, _, _ in words}
+        for name, value in vars(found).items():
+            for text in _texts(value):
+                if reason := unreadable(text):
+                    self.error(f"argument {f'--{name}' if f'--{name}' in flags else name}: {reason}")
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""
-        print(f"error: {message} (see --help)", file=sys.stderr)
+        print(f"error: {' '.join(message.split())} (see --help)", file=sys.stderr)
         sys.exit(2)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts and paths in a flag's value, which may be a list of lists."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+    elif isinstance(value, (str, Path)):
+        yield str(value)
+
+
+def unreadable(text: str) -> str | None:
+    """Why a word of the command line is no proper text, or None: Python keeps bytes that it can't decode as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raw = os.fsencode(text)
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            return f"'{raw.decode(errors='backslashreplace')}' is not UTF-8 text"
+        shown = raw.decode("ascii", errors="backslashreplace")
+        return f"the encoding of this locale can't represent '{shown}': set PYTHONUTF8=1, or a locale with UTF-8"
+    return None
 
 
 def whole(minimum: int, maximum: int = LARGEST) -> Callable[[str], int]:

@@ -94,7 +94,11 @@ def test_initialisation_has_the_declared_spread():
         assert (layer.bias == 0.1).all()
     # a normal cut at 2σ has standard deviation 0.88σ
     assert model.convolutions["5"].weight.std().item() == pytest.approx(0.088, rel=0.02)
-    assert not model.gate.bias.any()
+    limit = math.sqrt(6 / (500 + 500))  # Glorot's, for F = 500
+    for layer in (model.highway, model.gate):
+        assert 0.98 * limit < layer.weight.abs().max() <= limit
+        assert layer.weight.std().item() == pytest.approx(limit / math.sqrt(3), rel=0.02)
+        assert not layer.bias.any()
 
 
 def test_training_raises_prob_real_of_the_real_class():

@@ -10,7 +10,8 @@ from helpers.fake_runs import evaluation, write_run
 from helpers.tables import as_json, table
 
 import report
-from running.curves import curve
+from running.curves import curve, draw_curves
+from running.runs import read_run
 from support.t_test import t_quantile, welch
 
 MLE = {1: (9.00, 8.50), 2: (9.10, 8.70), 3: (9.05, 8.45)}  # seed -> NLL_oracle at the end, NLL_test at the end
@@ -217,6 +218,22 @@ def test_curves_are_drawn_with_their_bands_and_the_start_of_the_adversarial_phas
     assert (low, high) == ((10.3, 9.00, 8.60), (10.3, 9.10, 8.75))
     assert drawn["axvline"] == [(120,), (120,)]
     assert "| MLE, early-stopped |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["$\\x$", "a$b", "no \udcff text", "{", "a" * 5000], ids=range(5))
+def test_any_name_of_a_row_can_be_drawn(name, tmp_path, capsys, recwarn):
+    pytest.importorskip("matplotlib")
+    rows = [evaluation(step, 10.0, 8.0) for step in (0, 120)] + [evaluation(130, 1e149, 8.0)]
+    draw_curves([(name, [read_run(write_run(tmp_path / "r", rows))])], tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+def test_curves_without_any_value_are_drawn_in_silence(tmp_path, recwarn):
+    pytest.importorskip("matplotlib")
+    rows = [evaluation(step, math.nan, math.inf) for step in (0, 130)]
+    draw_curves([("a", [read_run(write_run(tmp_path / "r", rows))])], tmp_path / "c.png")
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 def test_without_matplotlib_only_the_curves_are_refused(table1, capsys, monkeypatch):

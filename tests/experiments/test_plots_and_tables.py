@@ -25,6 +25,7 @@ def command(monkeypatch, tmp_path):
         ("plot_nll", ["x"], "metrics.jsonl"),
         ("plot_nll", ["broken"], "line 1"),
         ("plot_nll", ["tunes"], "no run against the oracle"),
+        ("plot_nll", ["endless"], "no run against the oracle"),
         ("nottingham_grids", [], "folder"),
         ("nottingham_grids", ["x", "--nosuch"], "--nosuch"),
         ("nottingham_grids", ["x"], "no folder x"),
@@ -40,6 +41,7 @@ def test_bad_input_ends_with_one_line(script, flags, words, command, tmp_path, c
     del tune["nll_oracle"]
     write_run(tmp_path / "tunes", [tune])
     (write_run(tmp_path / "broken", [], {}) / "metrics.jsonl").write_text("{\n")
+    write_run(tmp_path / "endless", [evaluation(0, 10**400, 2.0, oracle_entropy=7.0)])
     (tmp_path / "broken/final.json").write_text("[")
     assert call(command(script), *flags) == 2
     assert_one_line_error(capsys, words)
@@ -47,7 +49,8 @@ def test_bad_input_ends_with_one_line(script, flags, words, command, tmp_path, c
 
 def test_curves_of_runs_are_drawn(command, tmp_path):
     pytest.importorskip("matplotlib")
-    write_run(tmp_path / "mle", [evaluation(step, 9.0, 8.0, oracle_entropy=7.0) for step in (0, 10, 130)])
+    sound = [evaluation(step, 9.0, 8.0, oracle_entropy=7.0) for step in (0, 10, 130)]
+    write_run(tmp_path / "mle", [*sound, evaluation(140, 10**400, [8.0], oracle_entropy={}), evaluation(150, 1e160, 8.0)])
     assert call(command("plot_nll"), "mle", "--out", "c.png") == 0
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 

@@ -104,6 +104,16 @@ def test_rare_tokens_of_a_peaked_row_can_be_drawn():
     assert hit == set(range(5000))
 
 
+@pytest.mark.parametrize("shape", [(1, 50, 1), (1, 1, 50)])
+def test_weights_too_small_for_a_float32_sum_are_drawn(shape):
+    """50 blocks, or 50 tokens of one block: in float32 their cumulative sum stays at 1, the weight of the first."""
+    blocks = torch.full(shape, 2.0**-30)
+    blocks.view(-1)[0] = 1
+    middles = 1 + (torch.arange(49, dtype=torch.float64) + 0.5) * 2.0**-30  # of each interval after the first
+    uniforms = (middles / (1 + 49 * 2.0**-30))[None]
+    assert draw_from_blocks(blocks, blocks.sum(dim=2), uniforms, 50)[0].tolist() == list(range(1, 50))
+
+
 @pytest.mark.parametrize("scale", [5.0, 30.0, 300.0])
 def test_sharp_rows_are_drawn_as_exactly_as_flat_ones(scale):
     """Their logits lie far outside ±60, between which no shift is needed."""

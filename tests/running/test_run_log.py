@@ -1,6 +1,11 @@
 """What a run leaves: lines and curves that are complete, and what TensorBoard's page of the evaluations opens with."""
 
+import errno
+import io
 import json
+import resource
+import sys
+import threading
 
 import pytest
 import torch
@@ -9,7 +14,8 @@ from helpers.whole_run import EPOCHS, WHOLE
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
-from running.run_log import chart
+from data_set import Media
+from running.run_log import RunLog, chart
 
 PRETRAINED, STEPS = EPOCHS["pretrain_g"], EPOCHS["pretrain_g"] + EPOCHS["adversarial"]  # epochs of G
 EVALUATED = sorted({*range(0, PRETRAINED, 7), PRETRAINED, *range(0, STEPS, 7), STEPS})
@@ -110,3 +116,75 @@ def test_one_chart_holds_both_nlls_and_the_oracles_entropy(evaluated):
     (only,) = [each for category in layout.category for each in category.chart]
     assert list(only.multiline.tag) == ["nll", "nll_test", "oracle/entropy"]
     assert set(only.multiline.tag) <= set(scalars(evaluated))
+
+
+def write_evaluations(log):
+    log.evaluation({"phase": "pretrain_g", "epoch": 1, "step": 1}, {}, {}, sample="a" * 5000)
+    log.marks()
+
+
+def write_many_numbers(log):
+    log.training("pretrain_g", 1, 1, {f"{number}": 0.0 for number in range(100)})  # longer as events than as JSON
+    log.marks()
+
+
+TOO_LONG = {
+    "events of an evaluation": (write_evaluations, "eval"),
+    "events of the training": (write_many_numbers, "train"),
+    "events at the end": (lambda log: log.eval_events.add_text("sample", "a" * 5000), "eval"),
+    "a line on an evaluation": (lambda log: log.evaluation({"phase": "a" * 5000, "step": 1}, {}, {}, ""), "train/metrics.jsonl"),
+    "a line on the training": (lambda log: log.training("a" * 5000, 1, 1, {}), "train/training.jsonl"),
+    "a sound": (lambda log: log.media(Media(images={}, sounds={"song": bytes(5000)}), 1), "eval"),
+    "an image": (lambda log: log.token_image(torch.randint(99, (99, 99)), 99, 1), "eval"),
+}
+
+
+@pytest.mark.parametrize("name", TOO_LONG)
+def test_an_error_of_a_full_disk_names_the_folder_that_is_full(name, tmp_path):
+    """Neither TensorBoard's writers nor a line that does not fit name a file; a limit on the size of files stands for the disk."""
+    write, where = TOO_LONG[name]
+    (tmp_path / "train").mkdir()
+    log = RunLog(tmp_path / "train", tmp_path / "eval")
+    log.open()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+
+    def write_and_close():
+        try:
+            write(log)
+        finally:
+            log.close()
+
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_and_close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(tmp_path / where)
+
+
+def test_the_hook_for_errors_of_threads_is_restored(tmp_path):
+    before = threading.excepthook
+    log = RunLog(tmp_path, tmp_path / "eval")
+    log.open()
+    assert threading.excepthook is not before
+    log.close()
+    assert threading.excepthook is before
+
+
+class FullDisk(io.StringIO):
+    """Standard output into a file on a full disk."""
+
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_error_of_the_screen_does_not_name_a_folder(tmp_path, monkeypatch):
+    log = RunLog(tmp_path, tmp_path / "eval")
+    log.open()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", FullDisk())
+        with pytest.raises(OSError, match="No space left") as caught:
+            log.line("text")
+    log.close()
+    assert caught.value.filename == "standard output"
