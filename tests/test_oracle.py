@@ -12,7 +12,7 @@ import torch
 from helpers.attacks import touch
 from helpers.cli import assert_one_line_error, folders, run, same, snapshot, trained_state
 from helpers.limits import at_most
-from helpers.nasty_files import NPZS, oracle_npz
+from helpers.nasty_oracles import NPZS, oracle_npz
 
 from metrics import entropy
 from oracle import NAMES, load_oracle, make_oracle, save_oracle

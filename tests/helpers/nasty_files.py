@@ -1,203 +1,185 @@
-"""Files that ask for far more time or memory than they take up on the disk, or that break a reader: the bytes of each."""
+"""Files that ask for far more time or memory than they take up on the disk, or that break a reader: the bytes of each.
 
+Those in place of an oracle are in nasty_oracles.py.
+"""
+
+import hashlib
 import io
-import pickle
+import json
 import struct
 import zipfile
 
-import numpy as np
+from support.cache import MAGIC
 
 
-def pickle_of(*values, call):
-    """A pickled list of one call of a named function, "module name"; `values` are programs that leave its arguments."""
-    module, name = call.split()
-    return b"\x80\x03]c" + f"{module}\n{name}\n(".encode() + b"".join(values) + b"tRa."
-
-
-def doubled_tuple(depth=40):
-    """The program of a tuple of two equal tuples, each of two equal tuples, and so on: to format or to hash it takes 2^40 steps."""
-    return b")" + b"".join(b"q%ch%c\x86" % (level, level) for level in range(depth))
-
-
-def pickle_with_doubled_type():
-    """A doubled tuple in place of the name of a type."""
-    return pickle_of(doubled_tuple(), b"K\x00K\x01", call="numpy dtype")
-
-
-def pickle_with_doubled_shape():
-    """A doubled tuple in place of a shape."""
-    return pickle_of(b"C\x00", b"cnumpy\ndtype\n(U\x02f4tR", doubled_tuple(), b"U\x01C", call="numpy.core.numeric _frombuffer")
-
-
-def pickle_with_doubled_order():
-    """A doubled tuple in place of an array's order, and of a byte order."""
-    return pickle_of(b"C\x00", b"cnumpy\ndtype\n(U\x02f4tR", b"K\x00\x85", doubled_tuple(), call="numpy.core.numeric _frombuffer")
-
-
-def pickle_with_doubled_byte_order():
-    """A doubled tuple in place of a byte order."""
-    return b"\x80\x02]cnumpy\ndtype\n(U\x02f4tR(K\x03" + doubled_tuple() + b"tba."
-
-
-def pickle_with_doubled_key():
-    """A doubled tuple as the key of a dictionary."""
-    return b"\x80\x02}" + doubled_tuple() + b"K\x00s."
-
-
-def pickle_with_doubled_member():
-    """A doubled tuple as a member of a set."""
-    return b"\x80\x04\x8f(" + doubled_tuple() + b"\x90."
-
-
-def pickle_with_doubled_function():
-    """A doubled tuple as the name of a function."""
-    return b"\x80\x04\x8c\x05numpy" + doubled_tuple() + b"\x93."
-
-
-def pickle_of_marks(number=2_000_000):
-    """Marks, each of which opens another stack."""
-    return b"\x80\x02" + b"(" * number + b"."
-
-
-def pickle_of_one_text_many_times(size=200_000, times=1_000):
-    """Bytes that are decoded from one text again and again."""
-    text = b"X" + struct.pack("<I", size) + b"a" * size + b"q\x01"
-    first = b"c_codecs\nencode\nq\x00(" + text + b"X\x06\x00\x00\x00latin1q\x02tR"
-    return b"\x80\x02](" + first + b"h\x00h\x01h\x02\x86R" * (times - 1) + b"e."
-
-
-def pickle_of_one_buffer_many_times(size=200_000, times=1_000):
-    """Arrays that share their bytes, in the order that makes numpy copy them."""
-    buffer = b"\x96" + struct.pack("<Q", 4 * size) + bytes(4 * size) + b"q\x01"
-    kind = b"cnumpy\ndtype\n(\x8c\x02f4tRq\x02"
-    shape = b"J" + struct.pack("<i", size // 2) + b"K\x02\x86q\x03"
-    first = b"cnumpy.core.numeric\n_frombuffer\nq\x00(" + buffer + kind + shape + b"\x8c\x01Fq\x04tR"
-    return b"\x80\x05](" + first + b"h\x00(h\x01h\x02h\x03h\x04tR" * (times - 1) + b"e."
-
-
-def pickle_of_a_shape(lengths):
-    """An array of no bytes with a shape of any length, of numbers of any size."""
-    numbers = b"".join(pickle.dumps(length, protocol=2)[2:-1] for length in lengths)
-    return pickle_of(
-        b"C\x00", b"cnumpy\ndtype\n(U\x02f4tR", b"(" + numbers + b"t", b"U\x01C", call="numpy.core.numeric _frombuffer"
-    )
-
-
-def pickle_of_absurd_lengths():
-    """A shape of 5,000 numbers of 2,000 bits each."""
-    return pickle_of_a_shape([2**2000] * 5_000)
-
-
-def pickle_of_many_dimensions():
-    """A shape of 5,000 times 0."""
-    return pickle_of_a_shape([0] * 5_000)
-
-
-def pickle_with_long_names():
-    """A name of a million characters, with an escape sequence of terminals in it."""
-    return b"c\x1b[2J" + b"a" * 1_000_000 + b"\nb\n."
-
-
-PICKLES = {
-    build.__name__: build
-    for build in (
-        pickle_with_doubled_type,
-        pickle_with_doubled_shape,
-        pickle_with_doubled_order,
-        pickle_with_doubled_byte_order,
-        pickle_with_doubled_key,
-        pickle_with_doubled_member,
-        pickle_with_doubled_function,
-        pickle_of_marks,
-        pickle_of_one_text_many_times,
-        pickle_of_one_buffer_many_times,
-        pickle_of_absurd_lengths,
-        pickle_of_many_dimensions,
-        pickle_with_long_names,
-    )
-}
-
-
-def npy(shape="(3,)", descr="<f4", data=b"", fortran="False", length=None):
-    """An array's header as it is given, with any data behind it; `length` is what it says of the header's own length."""
-    header = f"{{'descr': {descr!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}".encode()
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) if length is None else length) + header + data
-
-
-def npz_of(members, method=zipfile.ZIP_DEFLATED):
-    """A zip with these members, name -> content, in the order of an oracle's file."""
+def zip_of(members, method=zipfile.ZIP_DEFLATED):
+    """A zip with these members, name -> content."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as archive:
         for name, content in members.items():
-            archive.writestr(f"{name}.npy", content)
+            archive.writestr(name, content)
     return file.getvalue()
 
 
-def oracle_npz(vocab_size=11, emb_dim=3, hidden=4, method=zipfile.ZIP_DEFLATED, **others):
-    """An oracle of zeros, with other members in place of some of its own."""
-    shapes = {"emb": (vocab_size, emb_dim), "Wo": (hidden, vocab_size), "bo": (vocab_size,)}
-    for gate in ("i", "f", "og", "c"):
-        shapes |= {f"W{gate}": (emb_dim, hidden), f"U{gate}": (hidden, hidden), f"b{gate}": (hidden,)}
-    members = {name: npy(shape, data=bytes(4 * int(np.prod(shape)))) for name, shape in shapes.items() if name not in others}
-    return npz_of({**members, **others}, method)
+def number(value):
+    """A number as MIDI files have it: 7 bits a byte."""
+    data = bytes([value & 0x7F])
+    while value := value >> 7:
+        data = bytes([0x80 | value & 0x7F]) + data
+    return data
 
 
-def npz_of_zeros():
-    """An oracle of 40 MB that takes up 40 KB."""
-    return oracle_npz(vocab_size=100_000, emb_dim=50, hidden=50)
+def midi_of(*tracks, division=480, end=b"\x00\xff\x2f\x00"):
+    """A MIDI file of tracks of events."""
+    chunks = (b"MTrk" + struct.pack(">L", len(track + end)) + track + end for track in tracks)
+    return b"MThd" + struct.pack(">LHHH", 6, 1, len(tracks), division & 0xFFFF) + b"".join(chunks)
 
 
-def npz_of_a_large_array_beside_small_ones():
-    """An array of 40 MB, in 40 KB, that fits no other one."""
-    return oracle_npz(Uc=npy((10_000_000,), data=bytes(40_000_000)))
+NOTE = b"\x00\x90\x3c\x40" + number(480) + b"\x80\x3c\x40"
 
 
-def npz_that_claims_much():
-    """Headers of terabytes, with nothing behind them."""
-    return oracle_npz(emb=npy((10**9, 1000)), Wo=npy((4, 10**9)), bo=npy((10**9,)))
+def midi_of_running_status(size=1_900_000):
+    """Notes of three bytes each."""
+    return midi_of(b"\x00\x90\x3c\x40" + b"\x01\x3c\x00\x00\x3c\x40" * (size // 6))
 
 
-def npz_with_absurd_lengths():
-    """A shape of numbers of hundreds of digits."""
-    return oracle_npz(emb=npy((10**300, 10**300)))
+def midi_of_short_events(size=1_900_000):
+    """Changes of the instrument of two bytes each."""
+    return midi_of(NOTE + b"\x00\xc0\x00" + b"\x00\x01" * (size // 2))
 
 
-def npz_with_negative_lengths():
-    """A shape whose product fits, of negative numbers."""
-    return oracle_npz(emb=npy((-11, -3), data=bytes(4 * 33)))
+def midi_of_empty_texts(size=1_900_000):
+    """Texts without a letter, of four bytes each."""
+    return midi_of(NOTE + b"\x01\xff\x01\x00" * (size // 4))
 
 
-def npz_with_a_long_header():
-    """A header of 65,000 brackets."""
-    return oracle_npz(emb=npy("(" * 65_000))
+def midi_of_tempo_changes(size=1_900_000):
+    """A tempo of its own for each tick."""
+    changes = (b"\x01\xff\x51\x03" + struct.pack(">L", 500_000 + index % 7)[1:] for index in range(size // 7))
+    return midi_of(NOTE + b"".join(changes))
 
 
-def npz_of_deep_brackets():
-    """A header of nested brackets that is not too long to be read."""
-    return oracle_npz(emb=npy("(" * 400 + ")" * 400))
+def midi_of_instruments(size=1_900_000):
+    """A note each of as many instruments as there is room for."""
+    track = b"".join(bytes((0, 0xC0 | c, p, 0, 0x90 | c, 60, 64, 1, 60, 0)) for c in range(16) for p in range(128))
+    return midi_of(*[track] * (size // len(track)))
 
 
-def npz_with_nested_type():
-    """A type that is an array of arrays, 10^9 numbers each."""
-    return oracle_npz(emb=npy((11, 3), descr=("<f4", (10**9,))))
+def midi_of_tracks(number=32_767):
+    """Tracks of one note each, as many as there can be."""
+    return midi_of(*[NOTE] * number)
 
 
-def npz_in_another_compression():
-    """LZMA, of which a few bytes unpack to megabytes before they can be counted."""
-    return oracle_npz(method=zipfile.ZIP_LZMA, emb=npy((11, 3), data=bytes(10_000_000)))
+def midi_of_pending_notes(notes=190_000, ticks=9_000_000):
+    """Notes of one key that begin at once and end together, hundreds of thousands of frames later."""
+    return midi_of(b"\x00\x90\x3c\x40" + b"\x00\x3c\x40" * (notes - 1) + number(ticks) + b"\x3c\x00", division=24)
 
 
-NPZS = {
+def midi_of_repeated_ends(notes=90_000):
+    """Notes that begin when an earlier one ends, which keeps them open for the next of as many ends."""
+    begin = b"\x00\x90\x3c\x40" + b"\x01\x3c\x40" + b"\x00\x3c\x40" * (notes - 1)
+    return midi_of(begin + b"\x00\x3c\x00" * notes)
+
+
+def midi_with_a_long_number(size=1_900_000):
+    """A time of millions of digits."""
+    return midi_of(b"\xff" * size + b"\x00\x90\x3c\x40")
+
+
+def midi_of_one_message(size=900_000):
+    """System exclusive messages of nearly a megabyte each."""
+    return midi_of(NOTE + (b"\x00\xf0" + number(size) + bytes(size - 1) + b"\xf7") * 2)
+
+
+def midi_with_a_late_note(ticks=9_900_000):
+    """A note after so many ticks that a table of their times takes hundreds of megabytes."""
+    return midi_of(number(ticks) + NOTE[1:])
+
+
+def midi_in_smpte_frames():
+    """Times in frames of film, which the parser takes for negative ones, and the mark at the end of a song."""
+    return midi_of(number(10_000) + b"\xff\x01\x0dend of tokens", division=-25 << 8 | 40)
+
+
+def midi_without_time():
+    """Quarters of no ticks."""
+    return midi_of(NOTE, division=0)
+
+
+def midi_with_an_event_across_the_end():
+    """A track that ends within an event; the parser then takes what follows for events."""
+    return midi_of(NOTE, NOTE).replace(struct.pack(">L", len(NOTE) + 4), struct.pack(">L", len(NOTE) + 3), 1)
+
+
+REFUSED_MIDIS = {
     build.__name__: build
     for build in (
-        npz_of_zeros,
-        npz_of_a_large_array_beside_small_ones,
-        npz_that_claims_much,
-        npz_with_absurd_lengths,
-        npz_with_negative_lengths,
-        npz_with_a_long_header,
-        npz_of_deep_brackets,
-        npz_with_nested_type,
-        npz_in_another_compression,
+        midi_of_running_status,
+        midi_of_short_events,
+        midi_of_empty_texts,
+        midi_of_tempo_changes,
+        midi_of_instruments,
+        midi_with_a_long_number,
+        midi_in_smpte_frames,
+        midi_without_time,
+        midi_with_an_event_across_the_end,
     )
+}
+SLOW_MIDIS = {  # within all bounds: the most that a file may take
+    build.__name__: build
+    for build in (midi_of_tracks, midi_of_pending_notes, midi_of_repeated_ends, midi_of_one_message, midi_with_a_late_note)
+}
+
+
+def zip_of_a_large_tune():
+    """20 KB that hold a MIDI file of 19 MB."""
+    return zip_of({"train/a.mid": midi_of_running_status(19_000_000)})
+
+
+def zip_with_a_false_size(size=30_000_000, claimed=1000):
+    """30 KB that hold 30 MB and claim to hold 1000 bytes."""
+    return zip_of({"train/a.mid": bytes(size)}).replace(struct.pack("<L", size), struct.pack("<L", claimed))
+
+
+def zip_with_a_long_list(members=300):
+    """A list of members of 20 MB."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for index in range(members):
+            info = zipfile.ZipInfo(f"{index}.mid")
+            info.comment = bytes(65_535)
+            archive.writestr(info, b"")
+    return file.getvalue()
+
+
+def zip_of_commands(name="train/\x1b]0;title\x07.mid"):
+    """A name that a terminal would execute."""
+    return zip_of({name: midi_of(NOTE)})
+
+
+ZIPS = {build.__name__: build for build in (zip_of_a_large_tune, zip_with_a_false_size, zip_with_a_long_list, zip_of_commands)}
+
+
+def cache_of(header, content=b"", length=None):
+    """A cache with a right checksum and any header; `length` is what it says of the header's own length."""
+    header = header if isinstance(header, bytes) else json.dumps(header).encode()
+    rest = (len(header) if length is None else length).to_bytes(8, "big") + header + content
+    return MAGIC + hashlib.sha256(rest).digest() + rest
+
+
+CACHES = {
+    "empty": lambda: b"",
+    "of another program": lambda: b"PK\3\4" + bytes(100),
+    "without a header": lambda: cache_of(b""),
+    "with a header of any length": lambda: cache_of(b"[]", length=2**63),
+    "with a header of deep brackets": lambda: cache_of(b"[" * 100_000),
+    "with a header of one number": lambda: cache_of(b"9" * 100_000),
+    "that claims terabytes": lambda: cache_of([["tokens", "|u1", [2**20, 2**20]]], bytes(100)),
+    "that claims absurd lengths": lambda: cache_of([["tokens", "|u1", [10**300] * 300]], bytes(100)),
+    "with negative lengths": lambda: cache_of([["tokens", "|u1", [-10, -10]]], bytes(100)),
+    "without lengths": lambda: cache_of([["tokens", "|u1", []]], bytes(1)),
+    "of other types": lambda: cache_of([["tokens", "<f4", [25]]], bytes(100)),
+    "of objects": lambda: cache_of([["tokens", "|O", [1]]], bytes(8)),
+    "with more than it names": lambda: cache_of([["tokens", "|u1", [99]]], bytes(100)),
+    "with less than it names": lambda: cache_of([["tokens", "|u1", [101]]], bytes(100)),
 }

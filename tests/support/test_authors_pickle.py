@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.attacks import Attack, touch
 from helpers.limits import at_most
-from helpers.nasty_files import PICKLES
+from helpers.nasty_oracles import PICKLES
 
 from oracle import load_oracle
 from support.authors_pickle import read_arrays
