@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,13 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from support.cache import cache_path, read_cache, write_cache
 from text import END, SPECIAL, UNKNOWN
 from text.tokens import JOINER, SPLITTERS
 from text.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 MAX_LINE_BYTES = 100_000  # a longer line is a sign that the file does not hold one sequence a line
 CHUNK_BYTES = 2**24
 SEQUENCES_AT_ONCE = 100_000
@@ -97,7 +96,7 @@ def load_corpus(source: Path, reading: Reading, progress: Callable[[int], Any]) 
     """
     files = _files(source)
     cache = _cache_file(files, reading)
-    corpus = _read_cache(cache, reading.kind)
+    corpus = _read_cache(cache, reading)
     if corpus is None:
         corpus = _encode(files, reading, progress, str(source))
         _write_cache(cache, corpus)
@@ -294,33 +293,28 @@ def _padded(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, numbers
     return result
 
 
-def _cache_file(files: dict[Path, str | None], reading: Reading) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _cache_file(files: dict[Path, str | None], reading: Reading) -> Path | None:
     stamps = [(str(path.resolve()), split, path.stat().st_size, path.stat().st_mtime_ns) for path, split in files.items()]
-    key = hashlib.sha256(repr((CACHE_FORMAT, stamps, tuple(reading))).encode()).hexdigest()[:16]
-    return home / "seqgan" / f"text-{key}.npz"
+    return cache_path("text", CACHE_FORMAT, stamps, tuple(reading))
 
 
-def _read_cache(path: Path, kind: str) -> Corpus | None:
+def _read_cache(path: Path | None, reading: Reading) -> Corpus | None:
+    """The corpus of a cache; None where there is no readable one, or anything in it can't have come from this reading."""
+    arrays = read_cache(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            notes = json.loads(file["notes"].tobytes())
-            return Corpus(
-                Vocabulary.from_text(kind, file["vocabulary"].tobytes().decode()), {split: file[split] for split in SPLITS}, notes
-            )
-    except Exception:  # a missing or damaged cache is built anew, whatever reading it raises
+        notes = json.loads(arrays["notes"].tobytes())
+        vocabulary = Vocabulary.from_text(reading.kind, arrays["vocabulary"].tobytes().decode())
+        lines = {split: arrays[split] for split in SPLITS}
+        for array in lines.values():
+            if array.ndim != 2 or array.shape[1] != reading.seq_len or array.max() >= len(vocabulary):
+                return None
+        if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+            return None
+        return Corpus(vocabulary, lines, notes)
+    except Exception:  # there is none, or another program wrote it
         return None
 
 
-def _write_cache(path: Path, corpus: Corpus) -> None:
-    """Write the cache. If that fails, the next run only has to read the text again."""
-    as_bytes = {"notes": json.dumps(corpus.notes), "vocabulary": corpus.vocabulary.to_text()}
-    arrays = {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in as_bytes.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # unique: two runs may write at once
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **corpus.lines, **arrays)
-        os.replace(partial, path)
-    except OSError:
-        return
+def _write_cache(path: Path | None, corpus: Corpus) -> None:
+    texts = {"notes": json.dumps(corpus.notes), "vocabulary": corpus.vocabulary.to_text()}
+    write_cache(path, {**corpus.lines, **{name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}})

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.cache import read_cache, write_cache
 from text import END, UNKNOWN, corpus
 from text.corpus import SPLITS, CorpusError, Reading, load_corpus
 from text.tokens import JOINER, SPLITTERS, split_characters
@@ -214,6 +215,36 @@ def test_a_second_start_reads_the_cache_and_a_change_does_not(tmp_path, monkeypa
     for cache in (tmp_path / "cache/seqgan").iterdir():
         cache.write_bytes(b"broken")
     assert len(load(path).lines["train"]) == 97
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: {"test": arrays["test"] + 100},  # beyond the vocabulary
+        lambda arrays: {"test": arrays["test"][:, :-1]},
+        lambda arrays: {"test": arrays["test"][0]},
+        lambda arrays: {"test": arrays["test"][:0]},
+        lambda arrays: {"vocabulary": np.frombuffer(b"a\nb\n", dtype=np.uint8)},
+        lambda arrays: {"vocabulary": np.frombuffer(b"<end>\n<unk>\n\xff\n", dtype=np.uint8)},
+        lambda arrays: {"notes": np.frombuffer(b'["a", 5]', dtype=np.uint8)},
+        lambda arrays: {"notes": np.frombuffer(b'{"a": 5}', dtype=np.uint8)},
+        lambda arrays: {"notes": np.frombuffer(b"[" * 9999, dtype=np.uint8)},
+        lambda arrays: {"other": arrays.pop("train")},
+    ],
+)
+def test_a_cache_of_something_else_counts_as_none(tmp_path, change):
+    """Its checksum is right: an earlier version, or another program, may have written it."""
+    path = write(tmp_path / "a.txt", LETTERS)
+    first = load(path)
+    (cache,) = (tmp_path / "cache/seqgan").iterdir()
+    whole = cache.read_bytes()
+    arrays = read_cache(cache)
+    arrays.update(change(arrays))
+    write_cache(cache, arrays)
+    assert cache.read_bytes() != whole
+    again = load(path)
+    assert again.fingerprint() == first.fingerprint() and again.notes == first.notes
+    assert cache.read_bytes() == whole
 
 
 def test_progress_counts_every_byte(tmp_path):
