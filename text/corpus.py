@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from support.cache import cache_path, read_cache, write_cache
+from support.files import regular_size
 from text import END, SPECIAL, UNKNOWN
 from text.tokens import JOINER, SPLITTERS
 from text.vocabulary import Vocabulary
@@ -27,7 +28,9 @@ SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)
 CACHE_FORMAT = 2
 MAX_LINE_BYTES = 100_000  # a longer line is a sign that the file does not hold one sequence a line
-CHUNK_BYTES = 2**24
+MAX_DIFFERENT = 10_000_000  # tokens; each takes about 200 bytes, and no model has so many
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+CHUNK_BYTES = 2**24  # between two movements of the progress bar
 SEQUENCES_AT_ONCE = 100_000
 
 
@@ -94,6 +97,8 @@ def load_corpus(source: Path, reading: Reading, progress: Callable[[int], Any]) 
         CorpusError: it holds no usable text.
         OSError: it can't be read.
     """
+    if reading.seq_len > MAX_LINE_BYTES:
+        raise CorpusError(f"{source}: no line has --seq_len {reading.seq_len} tokens: lines have at most {MAX_LINE_BYTES:,} bytes")
     files = _files(source)
     cache = _cache_file(files, reading)
     corpus = _read_cache(cache, reading)
@@ -107,7 +112,8 @@ def _files(source: Path) -> dict[Path, str | None]:
     """The files of a source with the split that each is; None where lines are split at random."""
     if not source.exists():
         raise CorpusError(f"no text at {source}")
-    if source.is_file():
+    if not source.is_dir():
+        regular_size(source)
         return {source: None}
     given = {source / f"{split}.txt": split for split in SPLITS}
     present = [path for path in given if path.is_file()]
@@ -144,6 +150,8 @@ class _Encoder:
             raise CorpusError(f"{path} is not UTF-8 text: byte {offset + error.start}, in line {number}") from None
         except ValueError as error:
             raise CorpusError(f"{path}, line {number}: {error}") from None
+        if len(self.numbers) > MAX_DIFFERENT:
+            raise CorpusError(f"{path}, line {number}: more than {MAX_DIFFERENT:,} different tokens")
         if tokens:
             self.tokens.extend(map(self.numbers.__getitem__, tokens))
             self.lengths.append(len(tokens))
@@ -179,20 +187,23 @@ def _encode(files: dict[Path, str | None], reading: Reading, progress: Callable[
 
 def _lines(path: Path, bar: Any) -> Iterator[tuple[int, int, bytes]]:
     """Number, offset and content of each line of a file, without its end; raises CorpusError for a file that is not text."""
-    offset = number = 0
+    offset = number = shown = 0
+    most = MAX_LINE_BYTES + len(BYTE_ORDER_MARK) + 3  # enough to see that a line is too long, but not all of it
     with path.open("rb") as file:
-        while chunk := file.readlines(CHUNK_BYTES):
-            for line in chunk:
-                number += 1
-                content = line.rstrip(b"\n").removesuffix(b"\r")
-                start = offset
-                if number == 1 and content.startswith(b"\xef\xbb\xbf"):  # a byte order mark
-                    content, start = content[3:], 3
-                if b"\0" in content:
-                    raise CorpusError(f"{path} is not text: it has a zero byte at {start + content.index(0)}")
-                yield number, start, content
-                offset += len(line)
-            bar.update(sum(map(len, chunk)))
+        while line := file.readline(most):
+            number += 1
+            content = line.rstrip(b"\n").removesuffix(b"\r")
+            start = offset
+            if number == 1 and content.startswith(BYTE_ORDER_MARK):
+                content, start = content[len(BYTE_ORDER_MARK) :], len(BYTE_ORDER_MARK)
+            if b"\0" in content:
+                raise CorpusError(f"{path} is not text: it has a zero byte at {start + content.index(0)}")
+            yield number, start, content
+            offset += len(line)
+            if offset - shown > CHUNK_BYTES:
+                bar.update(offset - shown)
+                shown = offset
+        bar.update(offset - shown)
 
 
 def _random_split(hashes: np.ndarray, seed: int, source: str) -> tuple[np.ndarray, list[str]]:
@@ -287,7 +298,7 @@ def _padded(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, numbers
     """Sequences side by side, (N, T) in the smallest unsigned type."""
     result = np.full((len(starts), seq_len), END, dtype=np.min_scalar_type(int(numbers.max(initial=1))))
     numbers = numbers.astype(result.dtype)
-    for position in range(seq_len):  # a column at a time: no index of N·T numbers
+    for position in range(int(lengths.max(initial=0))):  # a column at a time: no index of N·T numbers
         there = lengths > position
         result[there, position] = numbers[tokens[starts[there] + position]]
     return result

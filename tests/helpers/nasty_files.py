@@ -183,3 +183,18 @@ CACHES = {
     "with more than it names": lambda: cache_of([["tokens", "|u1", [99]]], bytes(100)),
     "with less than it names": lambda: cache_of([["tokens", "|u1", [101]]], bytes(100)),
 }
+
+
+TEXTS = {  # name -> content and kind of tokens
+    "a line without an end": lambda: (b"a b\n" + b"x" * 20_000_000, "words"),
+    "a character without an end": lambda: (b"a" + "\u0301".encode() * 10_000_000, "chars"),
+    "zeros without an end": lambda: (bytes(20_000_000), "words"),
+    "a number without an end": lambda: (b"1 2\n3 " + b"9" * 10_000_000 + b"\n", "ids"),
+    "half a character": lambda: (b"a b\nc \xf0\x9f\n", "words"),
+}
+
+
+def lines_of_large_numbers(digits=5_000):
+    """Numbers that Python refuses to turn into ints; the last ones are the same, but for the zeros before them."""
+    numbers = [str(index) * digits for index in range(1, 10)] + ["0" * digits + "7", "7"]
+    return "".join(f"{number} 1\n" for number in numbers).encode()
