@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,7 +81,7 @@ def open_npz(path: Path, names: Sequence[str], limit: int) -> Iterator[dict[str,
     """
     size = regular_size(path)
     if size > limit:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
     with open_zip(path, LIST_BYTES) as archive:
         arrays = {name: StoredArray(archive, name) for name in names}
         total = sum(array.size for array in arrays.values())
