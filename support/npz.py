@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,12 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from support.files import regular_size
-from support.zips import open_zip
+from support.zips import METHODS, open_zip
 
 LIST_BYTES = 2**20
 MAX_HEADER = 1000  # characters; that of an array of numbers has about 100, and a long one takes its parser long
 MAX_LENGTH = 2**31 - 1  # of a dimension
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those of np.savez and np.savez_compressed
 SMALL = 2**24  # bytes of arrays that any file may hold
 MOST_COMPRESSED = 16  # times a larger file's size: trained or random numbers hardly compress, zeros a thousandfold
 
@@ -43,7 +43,7 @@ class StoredArray:
         except KeyError:
             raise ValueError(f"no array {name!r} in it") from None
         if self.member.compress_type not in METHODS:
-            raise ValueError(f"{name} is compressed in an unknown way")
+            raise ValueError(f"{name} is not compressed by deflate")
         try:
             with archive.open(self.member) as file:
                 if np.lib.format.read_magic(file) != (1, 0):
@@ -58,10 +58,7 @@ class StoredArray:
 
     def read(self) -> np.ndarray:
         """Its numbers; raises ValueError where they are not as many as its shape says, or damaged."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        if count * self.dtype.itemsize != self.size or self.dtype.hasobject:
+        if math.prod(self.shape) * self.dtype.itemsize != self.size or self.dtype.hasobject:
             raise ValueError(f"{self.name} has {self.size} bytes for shape {self.shape}")
         with self.archive.open(self.member) as file:
             file.read(self.offset)

@@ -11,7 +11,8 @@ from pathlib import Path
 from support.files import regular_size
 
 SIZE_OF_LIST = 5  # its place in what zipfile knows of a zip's end
-PART = 4096  # bytes that are unpacked at a time; bzip2 and LZMA make at most 80 MB of them
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # zipfile unpacks the others all at once: a kilobyte of bzip2 is a gigabyte
+PART = 4096  # bytes that are unpacked at a time
 
 
 @contextlib.contextmanager
@@ -41,9 +42,11 @@ def unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -
     """The content of a member of at most `limit` bytes; the sizes in a zip may be false.
 
     Raises:
-        zipfile.BadZipFile: the member is damaged, encrypted or larger.
+        zipfile.BadZipFile: the member is damaged, encrypted, larger, or compressed by another method than deflate.
         OSError: the zip can't be read.
     """
+    if info.compress_type not in METHODS:
+        raise zipfile.BadZipFile("not compressed by deflate")
     if max(info.file_size, info.compress_size) > limit:
         raise zipfile.BadZipFile(f"larger than {limit:,} bytes")
     data = bytearray()
@@ -53,9 +56,10 @@ def unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -
                 data += part
     except MemoryError:
         raise
-    except Exception as error:  # each decompressor raises errors of its own for damaged data
-        # Damage can raise an OSError too: without a number (bz2), or EINVAL (a seek to before the file). Others are the disk's.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+    except Exception as error:  # damaged data can raise anything
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # that one is a seek to before the file; others are the disk's
             raise
         raise zipfile.BadZipFile("damaged or encrypted in the zip") from error
     return bytes(data)

@@ -136,9 +136,19 @@ def zip_of_a_large_tune():
     return zip_of({"train/a.mid": midi_of_running_status(19_000_000)})
 
 
-def zip_with_a_false_size(size=30_000_000, claimed=1000):
+def zip_with_a_false_size(size=30_000_000, claimed=1000, method=zipfile.ZIP_DEFLATED):
     """30 KB that hold 30 MB and claim to hold 1000 bytes."""
-    return zip_of({"train/a.mid": bytes(size)}).replace(struct.pack("<L", size), struct.pack("<L", claimed))
+    return zip_of({"train/a.mid": bytes(size)}, method).replace(struct.pack("<L", size), struct.pack("<L", claimed))
+
+
+def zip_in_bzip2():
+    """The same in 200 bytes."""
+    return zip_with_a_false_size(method=zipfile.ZIP_BZIP2)
+
+
+def zip_in_lzma():
+    """10 MB in 2 KB, which claim to hold 1000 bytes."""
+    return zip_with_a_false_size(10_000_000, method=zipfile.ZIP_LZMA)
 
 
 def zip_with_a_long_list(members=300):
@@ -157,7 +167,10 @@ def zip_of_commands(name="train/\x1b]0;title\x07.mid"):
     return zip_of({name: midi_of(NOTE)})
 
 
-ZIPS = {build.__name__: build for build in (zip_of_a_large_tune, zip_with_a_false_size, zip_with_a_long_list, zip_of_commands)}
+ZIPS = {
+    build.__name__: build
+    for build in (zip_of_a_large_tune, zip_with_a_false_size, zip_in_bzip2, zip_in_lzma, zip_with_a_long_list, zip_of_commands)
+}
 
 
 def cache_of(header, content=b"", length=None):
