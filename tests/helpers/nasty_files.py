@@ -70,8 +70,8 @@ def midi_of_tracks(number=32_767):
     return midi_of(*[NOTE] * number)
 
 
-def midi_of_pending_notes(notes=190_000, ticks=9_000_000):
-    """Notes of one key that begin at once and end together, hundreds of thousands of frames later."""
+def midi_of_pending_notes(notes=190_000, ticks=3_000_000):
+    """Notes of one key that begin at once and end together, more than a hundred thousand frames later."""
     return midi_of(b"\x00\x90\x3c\x40" + b"\x00\x3c\x40" * (notes - 1) + number(ticks) + b"\x3c\x00", division=24)
 
 
