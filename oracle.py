@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from generator import Generator
 from support.authors_pickle import read_arrays
 from support.errors import UserError
-from support.files import write_atomically
+from support.files import regular_size, write_atomically
+from support.npz import StoredArray, open_npz
 
 # Standard deviations of the oracle's weights: "glorot" in the TensorFlow code that `default` follows, "normal" in the authors'.
 ORACLE_INIT = {
@@ -27,6 +29,7 @@ ORACLE_INIT = {
 GATES = ("i", "f", "og", "c")
 NAMES = ("emb", *(f"{kind}{gate}" for gate in GATES for kind in "WUb"), "Wo", "bo")
 TORCH_GATES = ("i", "f", "c", "og")  # nn.LSTM's order
+LARGEST_NPZ = 2**30  # bytes, of the file and of what is in it
 
 
 def make_oracle(vocab_size: int, emb_dim: int, hidden_dim: int, init: str, rng: torch.Generator) -> Generator:
@@ -44,12 +47,14 @@ def load_oracle(path: str | Path) -> Generator:
             Nothing in the file is executed.
 
     Raises:
-        UserError: the file is missing, broken, or its arrays are not those of one LSTM.
+        UserError: the file is missing, broken or too large, or its arrays are not those of one LSTM.
     """
     path = Path(path)
     try:
-        arrays = _read(path)
-        sizes = _check(arrays)
+        arrays, sizes = _read(path)
+        for name, values in arrays.items():
+            if not np.isfinite(values).all():
+                raise ValueError(f"{name} holds values that are not finite")
     except OSError as error:
         raise UserError(f"--oracle_params {path}: {error.strerror or error}") from error
     except Exception as error:  # a broken file can make the readers raise anything
@@ -82,33 +87,33 @@ def save_oracle(oracle: Generator, path: Path) -> None:
             member = io.BytesIO()
             np.lib.format.write_array(member, np.ascontiguousarray(arrays[name].detach().cpu().numpy()), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), member.getvalue())  # ZipInfo's date is fixed
+    data = buffer.getvalue()
     if path.exists():
-        if path.read_bytes() != buffer.getvalue():
+        if not (path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data):
             raise UserError(f"--save_oracle {path}: there is a file already, with something else in it")
         return
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
+    write_atomically(path, lambda file: file.write(data))
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], tuple[int, int, int]]:
+    """The arrays of a file by name; and V, E and H."""
+    regular_size(path)
     with path.open("rb") as file:
         is_zip = file.read(2) == b"PK"
-    if not is_zip:
-        arrays = read_arrays(path)
-        if len(arrays) != len(NAMES):
-            raise ValueError(f"{len(arrays)} arrays, not {len(NAMES)}")
-        return dict(zip(NAMES, arrays, strict=True))
-    with np.load(path, allow_pickle=False) as archive:
-        if missing := [name for name in NAMES if name not in archive.files]:
-            raise ValueError(f"no array {missing[0]!r} in it")
-        return {name: archive[name] for name in NAMES}
+    if is_zip:
+        with open_npz(path, NAMES, LARGEST_NPZ) as stored:
+            sizes = _check_shapes(stored)  # before anything is unpacked
+            return {name: array.read() for name, array in stored.items()}, sizes
+    values = read_arrays(path)
+    if len(values) != len(NAMES):
+        raise ValueError(f"{len(values)} arrays, not {len(NAMES)}")
+    arrays = dict(zip(NAMES, values, strict=True))
+    return arrays, _check_shapes(arrays)
 
 
-def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, int]:
+def _check_shapes(arrays: Mapping[str, np.ndarray | StoredArray]) -> tuple[int, int, int]:
     """V, E and H of the arrays; raises ValueError where they do not fit each other."""
-    for name, values in arrays.items():
-        if not isinstance(values, np.ndarray):  # numpy returns the bytes of a member that is no array
-            raise ValueError(f"{name} is no array")
-    if arrays["emb"].ndim != 2 or arrays["Ui"].ndim != 2:
+    if len(arrays["emb"].shape) != 2 or len(arrays["Ui"].shape) != 2:
         raise ValueError("emb and Ui must have two dimensions")
     (vocab_size, emb_dim), hidden = arrays["emb"].shape, arrays["Ui"].shape[0]
     shapes = {"emb": (vocab_size, emb_dim), "Wo": (hidden, vocab_size), "bo": (vocab_size,)}
@@ -121,6 +126,4 @@ def _check(arrays: dict[str, np.ndarray]) -> tuple[int, int, int]:
             raise ValueError(f"{name} is {arrays[name].dtype}, not float32")
         if arrays[name].shape != shape:
             raise ValueError(f"{name} has shape {arrays[name].shape}, not {shape}")
-        if not np.isfinite(arrays[name]).all():
-            raise ValueError(f"{name} holds values that are not finite")
     return vocab_size, emb_dim, hidden

@@ -12,10 +12,11 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from music.corpus import BROKEN_ZIP, SPLITS, CorpusError, folder_split, zip_members
+from music.corpus import LIST_BYTES, SPLITS, CorpusError, folder_split, zip_members
 from music.midi import Grid, MidiError, read_tokens
 from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
+from support.zips import open_zip
 
 NOTTINGHAM = {"train": 694, "valid": 173, "test": 170}  # files of the original archive
 
@@ -36,8 +37,8 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
     counts = dict.fromkeys(SPLITS, 0)
     try:
         partial.mkdir()
-        with zipfile.ZipFile(archive) as file:
-            for member in zip_members(file):
+        with open_zip(archive, LIST_BYTES) as file:
+            for member in list(zip_members(file)):  # refused as a whole before anything is parsed
                 split, below = folder_split(member.name)
                 if split is None:
                     continue
@@ -59,8 +60,8 @@ def unpack(archive: Path, target: Path) -> dict[str, int]:
                 raise
     except MidiError as error:
         raise UserError(f"{archive}: {member.name}: {error}") from error
-    except (CorpusError, *BROKEN_ZIP) as error:
-        raise UserError(str(error) if isinstance(error, CorpusError) else f"{archive} is not a readable zip") from error
+    except (CorpusError, zipfile.BadZipFile) as error:
+        raise UserError(str(error) if isinstance(error, CorpusError) else f"{archive} is not a readable zip: {error}") from error
     finally:
         shutil.rmtree(private, ignore_errors=True)
     return counts

@@ -7,27 +7,31 @@ file's size and time of change tell whether it is still the same.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import io
 import json
-import os
-import tempfile
+import unicodedata
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from music import VOCAB_SIZE
+from music.bounds import MAX_FILE_BYTES
 from music.midi import Grid, MidiError, read_tokens
+from support.cache import cache_path, read_cache, write_cache
+from support.files import read_regular
+from support.zips import open_zip, unpack_member
 
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)  # of the files, where the folder itself has no split
 SUFFIXES = (".mid", ".midi")
-CACHE_FORMAT = 2  # format 1 also kept the names of files that could not be read
-MAX_FILE_BYTES = 20_000_000  # no tune is larger; the size in a zip may be false
-BROKEN_ZIP = (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, UnicodeDecodeError)  # raised by its list of members
+CACHE_FORMAT = 3
+MAX_MEMBERS = 100_000  # of a zip
+LIST_BYTES = 2**24  # of its list of members
+MAX_UNPACKED = 2**30  # bytes of a zip's MIDI files together
+MAX_ALL_FRAMES = 100_000_000  # of all tunes together: a training window begins at each
 
 
 class CorpusError(ValueError):
@@ -70,10 +74,10 @@ def load_corpus(source: Path, grid: Grid, seed: int, progress: Callable[[list[Me
     if source.is_dir():
         return _split(_parse(list(folder_members(source)), source, grid, progress), source, seed)
     try:
-        with zipfile.ZipFile(source) as archive:
+        with open_zip(source, LIST_BYTES) as archive:
             return _split(_parse(list(zip_members(archive)), source, grid, progress), source, seed)
-    except BROKEN_ZIP as error:
-        raise CorpusError(f"{source} is neither a folder nor a readable zip") from error
+    except zipfile.BadZipFile as error:
+        raise CorpusError(f"{source} is neither a folder nor a readable zip: {error}") from error
 
 
 def folder_members(folder: Path) -> Iterator[Member]:
@@ -81,38 +85,39 @@ def folder_members(folder: Path) -> Iterator[Member]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             status = path.stat()
-            yield Member(path.relative_to(folder).as_posix(), f"{status.st_size} {status.st_mtime_ns}", path.read_bytes)
+            stamp = f"{status.st_size} {status.st_mtime_ns}"
+            yield Member(path.relative_to(folder).as_posix(), stamp, partial(read_regular, path, MAX_FILE_BYTES))
 
 
 def zip_members(archive: zipfile.ZipFile) -> Iterator[Member]:
     """The MIDI files of a zip, by name.
 
     Raises:
-        CorpusError: a member's name leads outside the folder it would be unpacked to.
+        CorpusError: it is too large, or a member's name leads outside the folder it would be unpacked to.
     """
+    if len(archive.infolist()) > MAX_MEMBERS:
+        raise CorpusError(f"{archive.filename} has more than {MAX_MEMBERS:,} members: unpack it into a folder")
+    unpacked = 0
     for info in sorted(archive.infolist(), key=lambda info: info.filename):
         name = info.filename.replace("\\", "/")
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0]:
-            raise CorpusError(f"{archive.filename} is not safe to unpack: it has a member {info.filename!r}")
+        control = any(unicodedata.category(letter) == "Cc" for letter in name)  # commands to a terminal that shows the name
+        if path.is_absolute() or ".." in path.parts or ":" in name.split("/")[0] or control:
+            raise CorpusError(f"{archive.filename} is not safe to unpack: it has a member {info.filename[:100]!r}")
         hidden = path.name.startswith(".") or "__MACOSX" in path.parts
         if path.suffix.lower() in SUFFIXES and not info.is_dir() and not hidden:
+            unpacked += info.file_size
+            if unpacked > MAX_UNPACKED:
+                raise CorpusError(f"{archive.filename} has more than {MAX_UNPACKED:,} bytes of MIDI files: unpack it into a folder")
             yield Member(name, f"{info.file_size} {info.CRC}", _zip_reader(archive, info))
 
 
 def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
-        if info.file_size > MAX_FILE_BYTES:
-            raise MidiError(f"larger than {MAX_FILE_BYTES} bytes")
         try:
-            return archive.read(info)
-        except MemoryError:
-            raise
-        except Exception as error:  # each decompressor raises errors of its own for damaged data
-            # Damage can raise an OSError too: without a number (bz2), or EINVAL (a seek to before the file). Others are the disk's.
-            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-                raise
-            raise MidiError("damaged or encrypted in the zip") from error
+            return unpack_member(archive, info, MAX_FILE_BYTES)
+        except zipfile.BadZipFile as error:
+            raise MidiError(str(error)) from error
 
     return read
 
@@ -124,11 +129,11 @@ def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[
     """Tokens of every member, from the cache where it is unchanged."""
     if not members:
         raise CorpusError(f"{source} holds no MIDI file (.mid or .midi)")
-    cache = cache_file(source, grid)
+    cache = _cache_file(source, grid)
     known = _read_cache(cache)
     parsed: Parsed = {m.name: known[m.name][1] for m in members if m.name in known and known[m.name][0] == m.stamp}
     missing = [m for m in members if m.name not in parsed]
-    unread = set()
+    unread, frames = set(), sum(map(_length, parsed.values()))
     for member in progress(missing) if missing else ():
         try:
             parsed[member.name] = read_tokens(member.read(), grid)
@@ -137,50 +142,44 @@ def _parse(members: list[Member], source: Path, grid: Grid, progress: Callable[[
         except OSError as error:
             parsed[member.name] = error.strerror or "can't be read"
             unread.add(member.name)  # not cached: when it becomes readable, for example by chmod, its stamp stays the same
+        frames += _length(parsed[member.name])
+        if frames > MAX_ALL_FRAMES:
+            raise CorpusError(f"{source} holds more than {MAX_ALL_FRAMES:,} frames")
     if len(missing) > len(unread):
         _write_cache(cache, {m.name: (m.stamp, parsed[m.name]) for m in members if m.name not in unread})
     return {m.name: parsed[m.name] for m in members}
 
 
-def cache_file(source: Path, grid: Grid) -> Path:
-    """The cache file of a source's tokens: below $XDG_CACHE_HOME, or ~/.cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    key = hashlib.sha256(repr((CACHE_FORMAT, str(source.resolve()), tuple(grid))).encode()).hexdigest()[:16]
-    return home / "seqgan" / f"{key}.npz"
+def _length(value: np.ndarray | str) -> int:
+    return 0 if isinstance(value, str) else len(value)
 
 
-def _read_cache(path: Path) -> dict[str, tuple[str, np.ndarray | str]]:
-    """Name -> (stamp, tokens or reason); empty where there is no readable cache."""
+def _cache_file(source: Path, grid: Grid) -> Path | None:
+    return cache_path("music", CACHE_FORMAT, str(source.resolve()), tuple(grid))
+
+
+def _read_cache(path: Path | None) -> dict[str, tuple[str, np.ndarray | str]]:
+    """Name -> (stamp, tokens or reason); empty where there is no readable cache, or anything in it is no tune."""
+    arrays = read_cache(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            index, tokens = json.loads(file["index"].tobytes()), file["tokens"]
+        index, tokens = json.loads(arrays["index"].tobytes()), arrays["tokens"]
         result, first = {}, 0
         for name, stamp, length, reason in index:
+            if not (all(isinstance(text, str) for text in (name, stamp, reason)) and type(length) is int and length >= 0):
+                return {}
             result[name] = (stamp, reason if reason else tokens[first : first + length])
             first += length
-        return result if first == len(tokens) else {}
-    except Exception:  # a damaged cache is built anew, whatever reading it raises
+        fits = tokens.dtype == np.uint8 and tokens.shape == (first,) and tokens.max(initial=0) < VOCAB_SIZE
+        return result if fits else {}
+    except Exception:  # there is none, or another program wrote it
         return {}
 
 
-def _write_cache(path: Path, entries: dict[str, tuple[str, np.ndarray | str]]) -> None:
-    """Write the cache. If that fails, the next run only has to parse again."""
+def _write_cache(path: Path | None, entries: dict[str, tuple[str, np.ndarray | str]]) -> None:
     arrays = [value for _, value in entries.values() if not isinstance(value, str)]
-    index = [
-        (name, stamp, 0, value) if isinstance(value, str) else (name, stamp, len(value), "")
-        for name, (stamp, value) in entries.items()
-    ]
-    data = io.BytesIO()
+    index = [(name, stamp, _length(value), value if isinstance(value, str) else "") for name, (stamp, value) in entries.items()]
     tokens = np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.uint8)
-    np.savez_compressed(data, index=np.frombuffer(json.dumps(index).encode(), dtype=np.uint8), tokens=tokens)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # unique: two runs may write at once
-        with os.fdopen(handle, "wb") as file:
-            file.write(data.getbuffer())
-        os.replace(partial, path)
-    except OSError:
-        return
+    write_cache(path, {"index": np.frombuffer(json.dumps(index).encode(), dtype=np.uint8), "tokens": tokens})
 
 
 def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:

@@ -16,6 +16,8 @@ import numpy as np
 import pretty_midi
 
 from music import LOWEST_PITCH, NUM_PITCHES, REST, VOCAB_SIZE
+from music.bounds import MAX_FILE_BYTES, UNREADABLE, MidiError, check_bounds
+from support.files import read_regular
 
 EIGHTH_SECONDS = 0.25  # an eighth note at the 120 beats per minute at which songs are written
 
@@ -25,10 +27,6 @@ TOLERANCE = 1 / 16
 # A MIDI file ends with its last note; this text event marks the end of the rests after it.
 END_MARK = "end of tokens"
 MAX_FRAMES = 1_000_000  # the length in a corrupt file may be years
-
-
-class MidiError(ValueError):
-    """A file that gives no melody; the text says why, without the file's name."""
 
 
 class Grid(NamedTuple):
@@ -56,16 +54,19 @@ def read_midi(source: Path | bytes) -> pretty_midi.PrettyMIDI:
     """Parse a MIDI file.
 
     Raises:
-        MidiError: it is no MIDI file or a broken one.
+        MidiError: it is no MIDI file, a broken one, or one that would take the parser long.
         OSError: it can't be read.
     """
-    data = source if isinstance(source, bytes) else source.read_bytes()
+    data = source if isinstance(source, bytes) else read_regular(source, MAX_FILE_BYTES)
+    check_bounds(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about tempo events outside the first track, which are common and harmless
             return pretty_midi.PrettyMIDI(io.BytesIO(data))
+    except MemoryError:
+        raise
     except Exception as error:  # a broken file can make the parser raise anything
-        raise MidiError("not a readable MIDI file") from error
+        raise MidiError(UNREADABLE) from error
 
 
 def melody_of(midi: pretty_midi.PrettyMIDI, grid: Grid) -> Melody:
@@ -98,15 +99,26 @@ def encode(melody: Melody) -> np.ndarray:
     num_frames = math.floor(melody.length + TOLERANCE)
     tokens = np.zeros(num_frames, dtype=np.uint8)
     keys = melody.pitches - LOWEST_PITCH + 1
+    previous, reached = 0, 0  # a key, and the frame up to which it is filled: thousands of its notes may sound at once
     for key, start, end in sorted(zip(keys.tolist(), melody.starts.tolist(), melody.ends.tolist(), strict=True)):
         if 1 <= key <= NUM_PITCHES:  # ascending, so that the highest of several notes is kept
-            tokens[max(0, math.ceil(start - TOLERANCE)) : max(0, math.ceil(end - TOLERANCE))] = key
+            first, after = max(0, math.ceil(start - TOLERANCE)), max(0, math.ceil(end - TOLERANCE))
+            if key != previous:
+                previous, reached = key, 0
+            tokens[max(first, reached) : after] = key
+            reached = max(reached, after)
     return tokens
 
 
 def read_tokens(source: Path | bytes, grid: Grid) -> np.ndarray:
     """Tokens of a MIDI file's melody, uint8 (frames,); raises MidiError or OSError."""
-    return encode(melody_of(read_midi(source), grid))
+    midi = read_midi(source)
+    try:
+        return encode(melody_of(midi, grid))
+    except (MidiError, MemoryError):
+        raise
+    except Exception as error:  # the times of a broken file can be any numbers
+        raise MidiError("a melody at times that are none") from error
 
 
 def decode(tokens: np.ndarray, grid: Grid) -> pretty_midi.PrettyMIDI:

@@ -1,1 +1,1 @@
-"""Helpers that are independent of SeqGAN: errors, files, device and threads, random streams, statistics."""
+"""Helpers that are independent of SeqGAN: errors, files, caches, device and threads, random streams, statistics."""

@@ -1,20 +1,40 @@
 """Reads the authors' oracle pickles (a list of float32 arrays) without executing anything that a file names.
 
-A pickle is a program that can call whatever it can import. This reader replaces the names that a numpy array needs by stand-ins,
-which only collect an array's shape and bytes, and refuses every other name. The file calls nothing of numpy.
+A pickle is a program that can call whatever it can import. This reader knows only the instructions that a list of arrays needs,
+replaces the names that a numpy array needs by stand-ins, which only collect an array's shape and bytes, and refuses every other
+name. The file calls nothing of numpy.
+
+A few bytes of a pickle can describe a value of any size: a tuple of two equal tuples, each of two equal tuples, and so on. So the
+values of a file are never formatted, hashed or copied before their types and sizes are checked.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-LARGEST_FILE = 2**31  # bytes
+from support.files import read_regular
+
+LARGEST_FILE = 2**28  # bytes; the authors' file for 5000 tokens has 3.7 million
+MAX_INSTRUCTIONS = 10_000  # 15 arrays need about 500
+MAX_DIMENSIONS = 2
+MAX_LENGTH = 2**31 - 1  # of a dimension
+INSTRUCTIONS = """
+    PROTO FRAME MARK STOP PUT BINPUT LONG_BINPUT MEMOIZE GET BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD
+    NONE NEWFALSE NEWTRUE INT BININT BININT1 BININT2 LONG LONG1 STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES
+    BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS
+"""
+
+
+class _RefusedError(Exception):
+    """This reader's own errors. Those of the pickle module quote the file at any length."""
 
 
 class _Type:
@@ -22,37 +42,49 @@ class _Type:
 
     def __init__(self, name: object, *_flags: object):
         if name not in ("f4", b"f4"):
-            raise pickle.UnpicklingError(f"an array of {name!r}, not of float32")
+            raise _RefusedError(f"an array of {_shown(name)}, not of float32")
         self.order = "<"
 
     def set_state(self, state: Any) -> None:
         """(version, byte order, and fields that only other types use)."""
         order = state[1].decode() if isinstance(state[1], bytes) else state[1]
         if order not in ("<", ">"):
-            raise pickle.UnpicklingError(f"byte order {order!r}")
+            raise _RefusedError(f"byte order {_shown(order)}")
         self.order = order
 
 
 class _Array:
-    """Stands for an array that is being assembled."""
+    """Stands for an array that is being assembled. It keeps what the file gives: the numbers are copied once, at the end."""
 
     def __init__(self) -> None:
-        self.values: np.ndarray | None = None
+        self.data: str | bytes | bytearray | None = None
 
     def set_state(self, state: Any) -> None:
-        """(version, shape, type, Fortran order, bytes)."""
+        """(version, shape, type, Fortran order, bytes); Python 2 has the bytes as text."""
         _, shape, kind, fortran, data = state
-        data = data.encode("latin1") if isinstance(data, str) else data
         self.fill(shape, kind, "F" if fortran else "C", data)
 
     def fill(self, shape: Any, kind: Any, order: str, data: Any) -> None:
-        """Check that shape, type and bytes fit each other, and take over the values."""
-        if not (isinstance(kind, _Type) and isinstance(data, bytes) and isinstance(shape, tuple)):
-            raise pickle.UnpicklingError("an array without shape, type and bytes")
-        if not all(type(length) is int and length >= 0 for length in shape) or len(data) != 4 * math.prod(shape):
-            raise pickle.UnpicklingError(f"{len(data)} bytes for an array of shape {shape}")
-        values = np.frombuffer(data, np.dtype(kind.order + "f4")).reshape(shape, order=order)
-        self.values = np.ascontiguousarray(values, dtype=np.float32)
+        """Check that shape, type and bytes fit each other, and take them over."""
+        if not (isinstance(kind, _Type) and isinstance(data, (str, bytes, bytearray)) and isinstance(shape, tuple)):
+            raise _RefusedError("an array without shape, type and bytes")
+        if len(shape) > MAX_DIMENSIONS:
+            raise _RefusedError(f"an array of {len(shape)} dimensions")
+        if not all(type(length) is int and 0 <= length <= MAX_LENGTH for length in shape):
+            raise _RefusedError("an array whose shape is not made of lengths")
+        if len(data) != 4 * math.prod(shape):
+            raise _RefusedError(f"{len(data)} bytes for an array of shape {shape}")
+        self.shape, self.dtype, self.order, self.data = shape, np.dtype(kind.order + "f4"), order, data
+
+    def values(self) -> np.ndarray:
+        """The array."""
+        data = self.data.encode("latin1") if isinstance(self.data, str) else self.data
+        return np.ascontiguousarray(np.frombuffer(data, self.dtype).reshape(self.shape, order=self.order), dtype=np.float32)
+
+
+def _shown(value: object) -> str:
+    """A short description of a value of the file."""
+    return repr(value[:20]) if isinstance(value, (str, bytes)) else f"a {type(value).__name__}"
 
 
 def _reconstruct(_kind: object, _shape: object, _code: object) -> _Array:
@@ -62,20 +94,21 @@ def _reconstruct(_kind: object, _shape: object, _code: object) -> _Array:
 def _frombuffer(data: object, kind: object, shape: object, order: object, _axes: object = None) -> _Array:
     """How protocol 5 builds an array, with the arguments of numpy's function; `_axes` is for orders other than C and F."""
     if order not in ("C", "F"):
-        raise pickle.UnpicklingError(f"array order {order!r}")
+        raise _RefusedError(f"array order {_shown(order)}")
     array = _Array()
-    array.fill(shape, kind, order, bytes(data) if isinstance(data, bytearray) else data)
+    array.fill(shape, kind, order, data)
     return array
 
 
-def _encode(text: object, encoding: object = "latin1") -> bytes:
+def _encode(text: object, encoding: object = "latin1") -> str:
+    """How Python 3 writes bytes in the protocols of Python 2. They stay text for now, as in a file of Python 2."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError("text that is not latin1")
-    return text.encode("latin1")
+        raise _RefusedError("text that is not latin1")
+    return text
 
 
 def _no_call(*_arguments: object) -> None:
-    raise pickle.UnpicklingError("a call of numpy.ndarray")
+    raise _RefusedError("a call of numpy.ndarray")
 
 
 STAND_INS = {
@@ -87,33 +120,45 @@ STAND_INS = {
 }
 
 
+def _counted(load: Callable[[_Reader], None]) -> Callable[[_Reader], None]:
+    """An instruction that counts itself: each byte of a file can be one, and a mark alone takes 100 bytes of memory."""
+
+    def load_and_count(reader: _Reader) -> None:
+        reader.instructions += 1
+        if reader.instructions > MAX_INSTRUCTIONS:
+            raise _RefusedError(f"more than {MAX_INSTRUCTIONS} instructions")
+        load(reader)
+
+    return load_and_count
+
+
 class _Reader(pickle._Unpickler):  # the Python version: the C version allocates memory of any size that the file claims
-    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = {}
+    instructions = 0
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in STAND_INS:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+            raise _RefusedError(f"it asks for {_shown(module)} {_shown(name)}, which no array needs")
         return STAND_INS[module, name]
-
-    def get_extension(self, code: int) -> None:
-        raise pickle.UnpicklingError(f"it asks for extension {code}")
 
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], (_Type, _Array)):
-            raise pickle.UnpicklingError("it sets the state of something that is no array")
+            raise _RefusedError("it sets the state of something that is no array")
         self.stack[-1].set_state(state)
-
-    dispatch[pickle.BUILD[0]] = load_build
 
     def load_bytearray8(self) -> None:
         (length,) = struct.unpack("<Q", self.read(8))
         data = self.read(length) if length <= LARGEST_FILE else b""  # pickle's own allocates before it reads
         if len(data) != length:
-            raise pickle.UnpicklingError(f"no {length} bytes left in the file")
+            raise _RefusedError(f"no {length} bytes left in the file")
         self.append(bytearray(data))
 
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
+
+_OWN = {"BUILD": _Reader.load_build, "BYTEARRAY8": _Reader.load_bytearray8}
+for _name in INSTRUCTIONS.split():
+    _code = getattr(pickle, _name)[0]
+    _Reader.dispatch[_code] = _counted(_OWN.get(_name, pickle._Unpickler.dispatch[_code]))
 
 
 def read_arrays(path: Path) -> list[np.ndarray]:
@@ -121,19 +166,18 @@ def read_arrays(path: Path) -> list[np.ndarray]:
 
     Raises:
         ValueError: the file is no such list, or asks for anything else.
-        OSError: the file can't be read.
+        OSError: the file can't be read, or is too large.
     """
-    if path.stat().st_size > LARGEST_FILE:
-        raise ValueError("the file is too large")
-    with path.open("rb") as file:
-        try:
-            value = _Reader(file, encoding="latin1").load()
-        except OSError:
-            raise
-        except Exception as error:  # a broken pickle can raise anything
-            # Only this reader's own messages: those of the pickle module quote the file.
-            reason = f": {error}" if isinstance(error, pickle.UnpicklingError) and str(error) else ""
-            raise ValueError(f"no pickled list of float32 arrays{reason}") from error
-    if not isinstance(value, list) or not all(isinstance(item, _Array) and item.values is not None for item in value):
-        raise ValueError("no pickled list of float32 arrays")
-    return [item.values for item in value]
+    data = read_regular(path, LARGEST_FILE)
+    try:
+        return _values(_Reader(io.BytesIO(data), encoding="latin1").load(), len(data))
+    except Exception as error:  # a broken pickle can raise anything
+        raise ValueError(f"no pickled list of float32 arrays{f': {error}' if isinstance(error, _RefusedError) else ''}") from error
+
+
+def _values(items: Any, file_size: int) -> list[np.ndarray]:
+    if not isinstance(items, list) or not all(isinstance(item, _Array) and item.data is not None for item in items):
+        raise _RefusedError("it holds something else")
+    if sum(len(item.data) for item in items) > file_size:
+        raise _RefusedError("arrays that share their bytes")
+    return [item.values() for item in items]

@@ -1,13 +1,42 @@
-"""Writing files so that a reader finds the old content or the new one, never a part of it."""
+"""Reading regular files of a bounded size; writing so that a reader finds the old content or the new one, never a part of it."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
+
+
+def regular_size(path: Path) -> int:
+    """The size of a regular file; to be asked before it is opened: opening a pipe waits for a writer, a device may have no end.
+
+    Raises:
+        OSError: there is no such file, or it is a folder, a pipe or a device.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return status.st_size
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: it is larger, no regular file, or can't be read.
+    """
+    size = regular_size(path)
+    if size > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit:,} bytes", str(path))
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:

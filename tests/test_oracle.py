@@ -1,6 +1,7 @@
 """The oracle's files: the authors' parameters, exact round trips, and files that do not fit."""
 
 import io
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 import torch
 from helpers.attacks import touch
 from helpers.cli import assert_one_line_error, folders, run, same, snapshot, trained_state
+from helpers.limits import at_most
+from helpers.nasty_oracles import NPZS, oracle_npz
 
 from metrics import entropy
 from oracle import NAMES, load_oracle, make_oracle, save_oracle
@@ -153,6 +156,38 @@ def test_broken_archives_end_with_one_line(name, tmp_path, capsys):
     assert run("--oracle_params", str(tmp_path / "bad.npz"), *folders(tmp_path)) == 2
     assert_one_line_error(capsys, "--oracle_params", "bad.npz")
     assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", NPZS)
+def test_no_archive_takes_more_time_or_memory_than_its_size_justifies(name, tmp_path):
+    (tmp_path / "bad.npz").write_bytes(NPZS[name]())
+    with at_most(seconds=5, megabytes=5), pytest.raises(UserError, match="--oracle_params") as caught:
+        load_oracle(tmp_path / "bad.npz")
+    assert len(str(caught.value)) < 400
+
+
+def test_arrays_in_any_order_and_compressed_are_read(tmp_path):
+    weights = arrays()
+    fortran = {name: np.asfortranarray(values) for name, values in weights.items()}
+    np.savez(tmp_path / "a.npz", **weights)
+    np.savez(tmp_path / "b.npz", **fortran)
+    np.savez_compressed(tmp_path / "c.npz", extra=np.zeros(3), **fortran)
+    states = [load_oracle(tmp_path / f"{name}.npz").state_dict() for name in "abc"]
+    assert same(states[0], states[1]) and same(states[0], states[2])
+    (tmp_path / "zeros.npz").write_bytes(oracle_npz())  # compresses well, and is small
+    assert load_oracle(tmp_path / "zeros.npz").vocab_size == 11
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    with open("sparse", "wb") as file:
+        file.truncate(3 * 2**30)
+    for name, words in (("pipe", "not a regular file"), (".", "Is a directory"), ("sparse", "larger than 268,435,456 bytes")):
+        with at_most(seconds=5, megabytes=1), pytest.raises(UserError, match=f"--oracle_params {name}: {words}"):
+            load_oracle(name)
+    with at_most(seconds=5), pytest.raises(UserError, match="something else in it"):
+        save_oracle(make_oracle(11, 3, 4, "glorot", torch.Generator().manual_seed(1)), Path("pipe"))
 
 
 def test_a_run_on_an_oracle_from_a_file_equals_the_run_on_that_oracle(tmp_path):

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -20,15 +18,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from support.cache import cache_path, read_cache, write_cache
+from support.files import regular_size
 from text import END, SPECIAL, UNKNOWN
 from text.tokens import JOINER, SPLITTERS
 from text.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 MAX_LINE_BYTES = 100_000  # a longer line is a sign that the file does not hold one sequence a line
-CHUNK_BYTES = 2**24
+MAX_DIFFERENT = 10_000_000  # tokens; each takes about 200 bytes, and no model has so many
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+CHUNK_BYTES = 2**24  # between two movements of the progress bar
 SEQUENCES_AT_ONCE = 100_000
 
 
@@ -95,9 +97,11 @@ def load_corpus(source: Path, reading: Reading, progress: Callable[[int], Any]) 
         CorpusError: it holds no usable text.
         OSError: it can't be read.
     """
+    if reading.seq_len > MAX_LINE_BYTES:
+        raise CorpusError(f"{source}: no line has --seq_len {reading.seq_len} tokens: lines have at most {MAX_LINE_BYTES:,} bytes")
     files = _files(source)
     cache = _cache_file(files, reading)
-    corpus = _read_cache(cache, reading.kind)
+    corpus = _read_cache(cache, reading)
     if corpus is None:
         corpus = _encode(files, reading, progress, str(source))
         _write_cache(cache, corpus)
@@ -108,7 +112,8 @@ def _files(source: Path) -> dict[Path, str | None]:
     """The files of a source with the split that each is; None where lines are split at random."""
     if not source.exists():
         raise CorpusError(f"no text at {source}")
-    if source.is_file():
+    if not source.is_dir():
+        regular_size(source)
         return {source: None}
     given = {source / f"{split}.txt": split for split in SPLITS}
     present = [path for path in given if path.is_file()]
@@ -145,6 +150,8 @@ class _Encoder:
             raise CorpusError(f"{path} is not UTF-8 text: byte {offset + error.start}, in line {number}") from None
         except ValueError as error:
             raise CorpusError(f"{path}, line {number}: {error}") from None
+        if len(self.numbers) > MAX_DIFFERENT:
+            raise CorpusError(f"{path}, line {number}: more than {MAX_DIFFERENT:,} different tokens")
         if tokens:
             self.tokens.extend(map(self.numbers.__getitem__, tokens))
             self.lengths.append(len(tokens))
@@ -180,20 +187,23 @@ def _encode(files: dict[Path, str | None], reading: Reading, progress: Callable[
 
 def _lines(path: Path, bar: Any) -> Iterator[tuple[int, int, bytes]]:
     """Number, offset and content of each line of a file, without its end; raises CorpusError for a file that is not text."""
-    offset = number = 0
+    offset = number = shown = 0
+    most = MAX_LINE_BYTES + len(BYTE_ORDER_MARK) + 3  # enough to see that a line is too long, but not all of it
     with path.open("rb") as file:
-        while chunk := file.readlines(CHUNK_BYTES):
-            for line in chunk:
-                number += 1
-                content = line.rstrip(b"\n").removesuffix(b"\r")
-                start = offset
-                if number == 1 and content.startswith(b"\xef\xbb\xbf"):  # a byte order mark
-                    content, start = content[3:], 3
-                if b"\0" in content:
-                    raise CorpusError(f"{path} is not text: it has a zero byte at {start + content.index(0)}")
-                yield number, start, content
-                offset += len(line)
-            bar.update(sum(map(len, chunk)))
+        while line := file.readline(most):
+            number += 1
+            content = line.rstrip(b"\n").removesuffix(b"\r")
+            start = offset
+            if number == 1 and content.startswith(BYTE_ORDER_MARK):
+                content, start = content[len(BYTE_ORDER_MARK) :], len(BYTE_ORDER_MARK)
+            if b"\0" in content:
+                raise CorpusError(f"{path} is not text: it has a zero byte at {start + content.index(0)}")
+            yield number, start, content
+            offset += len(line)
+            if offset - shown > CHUNK_BYTES:
+                bar.update(offset - shown)
+                shown = offset
+        bar.update(offset - shown)
 
 
 def _random_split(hashes: np.ndarray, seed: int, source: str) -> tuple[np.ndarray, list[str]]:
@@ -288,39 +298,34 @@ def _padded(tokens: np.ndarray, starts: np.ndarray, lengths: np.ndarray, numbers
     """Sequences side by side, (N, T) in the smallest unsigned type."""
     result = np.full((len(starts), seq_len), END, dtype=np.min_scalar_type(int(numbers.max(initial=1))))
     numbers = numbers.astype(result.dtype)
-    for position in range(seq_len):  # a column at a time: no index of N·T numbers
+    for position in range(int(lengths.max(initial=0))):  # a column at a time: no index of N·T numbers
         there = lengths > position
         result[there, position] = numbers[tokens[starts[there] + position]]
     return result
 
 
-def _cache_file(files: dict[Path, str | None], reading: Reading) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _cache_file(files: dict[Path, str | None], reading: Reading) -> Path | None:
     stamps = [(str(path.resolve()), split, path.stat().st_size, path.stat().st_mtime_ns) for path, split in files.items()]
-    key = hashlib.sha256(repr((CACHE_FORMAT, stamps, tuple(reading))).encode()).hexdigest()[:16]
-    return home / "seqgan" / f"text-{key}.npz"
+    return cache_path("text", CACHE_FORMAT, stamps, tuple(reading))
 
 
-def _read_cache(path: Path, kind: str) -> Corpus | None:
+def _read_cache(path: Path | None, reading: Reading) -> Corpus | None:
+    """The corpus of a cache; None where there is no readable one, or anything in it can't have come from this reading."""
+    arrays = read_cache(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            notes = json.loads(file["notes"].tobytes())
-            return Corpus(
-                Vocabulary.from_text(kind, file["vocabulary"].tobytes().decode()), {split: file[split] for split in SPLITS}, notes
-            )
-    except Exception:  # a missing or damaged cache is built anew, whatever reading it raises
+        notes = json.loads(arrays["notes"].tobytes())
+        vocabulary = Vocabulary.from_text(reading.kind, arrays["vocabulary"].tobytes().decode())
+        lines = {split: arrays[split] for split in SPLITS}
+        for array in lines.values():
+            if array.ndim != 2 or array.shape[1] != reading.seq_len or array.max() >= len(vocabulary):
+                return None
+        if not (isinstance(notes, list) and all(isinstance(note, str) for note in notes)):
+            return None
+        return Corpus(vocabulary, lines, notes)
+    except Exception:  # there is none, or another program wrote it
         return None
 
 
-def _write_cache(path: Path, corpus: Corpus) -> None:
-    """Write the cache. If that fails, the next run only has to read the text again."""
-    as_bytes = {"notes": json.dumps(corpus.notes), "vocabulary": corpus.vocabulary.to_text()}
-    arrays = {name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in as_bytes.items()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=path.parent, suffix=".partial")  # unique: two runs may write at once
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, **corpus.lines, **arrays)
-        os.replace(partial, path)
-    except OSError:
-        return
+def _write_cache(path: Path | None, corpus: Corpus) -> None:
+    texts = {"notes": json.dumps(corpus.notes), "vocabulary": corpus.vocabulary.to_text()}
+    write_cache(path, {**corpus.lines, **{name: np.frombuffer(text.encode(), dtype=np.uint8) for name, text in texts.items()}})

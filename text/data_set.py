@@ -136,7 +136,7 @@ class TextData(DataSet):
         """Lines in the vocabulary that the run keeps."""
         try:
             vocabulary = Vocabulary.from_text(settings.tokens, saved["vocabulary"])
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError) as error:
             raise UserError("the checkpoint has no vocabulary") from error
         if len(vocabulary) != settings.vocab_size:
             raise UserError(f"the checkpoint has a vocabulary of {len(vocabulary)} tokens, its models one of {settings.vocab_size}")

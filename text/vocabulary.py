@@ -47,7 +47,9 @@ class Vocabulary:
 
     @classmethod
     def from_text(cls, kind: str, text: str) -> Vocabulary:
-        """What `to_text` wrote; raises ValueError for anything else."""
+        """What `to_text` wrote; raises ValueError for anything else, also for other types."""
+        if not (isinstance(kind, str) and kind in SPLITTERS and isinstance(text, str)):
+            raise ValueError("not a vocabulary")
         tokens = text.split("\n")
         if tokens[: len(SPECIAL)] != list(SPECIAL) or tokens[-1] != "" or len(set(tokens)) != len(tokens):
             raise ValueError("not a vocabulary")

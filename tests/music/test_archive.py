@@ -5,6 +5,8 @@ import zipfile
 
 import pytest
 from helpers.cli import assert_one_line_error
+from helpers.limits import at_most
+from helpers.nasty_files import ZIPS, zip_of
 from helpers.tunes import damage_zip, scale
 
 from music import archive, corpus
@@ -15,7 +17,9 @@ from support.errors import UserError
 SECONDS, EIGHTH = Grid(), Grid("eighth")
 
 
-@pytest.mark.parametrize("name", ["../evil.mid", "tunes/../../evil.mid", "/evil.mid", "..\\evil.mid", "C:/evil.mid"])
+@pytest.mark.parametrize(
+    "name", ["../evil.mid", "tunes/../../evil.mid", "/evil.mid", "..\\evil.mid", "C:/evil.mid", "train/\x1b[2J.mid"]
+)
 def test_unsafe_zips_are_refused(tmp_path, name):
     path = tmp_path / "in/tunes.zip"
     path.parent.mkdir()
@@ -28,6 +32,56 @@ def test_unsafe_zips_are_refused(tmp_path, name):
         archive.unpack(path, tmp_path / "in/out")
     assert sorted(p.name for p in tmp_path.rglob("*.mid")) == []
     assert not (tmp_path / "in/out").exists()
+
+
+REASONS = {
+    "zip_of_a_large_tune": "train/a.mid: larger than 2,000,000 bytes",
+    "zip_with_a_false_size": "train/a.mid: damaged or encrypted in the zip",
+    "zip_in_bzip2": "train/a.mid: not compressed by deflate",
+    "zip_in_lzma": "train/a.mid: not compressed by deflate",
+    "zip_with_a_long_list": "readable zip: too many members",
+    "zip_of_commands": "is not safe to unpack",
+}
+
+
+@pytest.mark.parametrize("name", ZIPS)
+def test_no_zip_takes_more_time_or_memory_than_it_claims(tmp_path, name):
+    path = tmp_path / "tunes.zip"
+    path.write_bytes(ZIPS[name]())
+    with at_most(seconds=5, megabytes=5):
+        with pytest.raises(CorpusError, match=REASONS[name]):
+            load_corpus(path, SECONDS, 0)
+        with pytest.raises(UserError, match=REASONS[name]):
+            archive.unpack(path, tmp_path / "out")
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith((".", "out"))]
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ("MAX_MEMBERS", "more than 4 members"),
+        ("MAX_UNPACKED", "more than 4 bytes of MIDI files"),
+        ("MAX_ALL_FRAMES", "than 4 frames"),
+    ],
+)
+def test_zips_of_more_than_a_data_set_are_refused(tmp_path, monkeypatch, limit, words):
+    path = tmp_path / "tunes.zip"
+    path.write_bytes(zip_of({f"{split}/{letter}.mid": scale() for split in corpus.SPLITS for letter in "ab"}))
+    monkeypatch.setattr(corpus, limit, 4)
+    with pytest.raises(CorpusError, match=words):
+        load_corpus(path, SECONDS, 0)
+    if limit != "MAX_ALL_FRAMES":
+        with pytest.raises(UserError, match=words):
+            archive.unpack(path, tmp_path / "out")
+
+
+def test_a_pipe_is_no_zip(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.zip")
+    with at_most(seconds=5):
+        with pytest.raises(OSError, match="not a regular file"):
+            load_corpus(tmp_path / "pipe.zip", SECONDS, 0)
+        assert archive.main([str(tmp_path / "pipe.zip"), str(tmp_path / "out")]) == 2
+    assert_one_line_error(capsys, "not a regular file", "pipe.zip")
 
 
 def test_damaged_zips_are_refused(tmp_path):
@@ -46,14 +100,15 @@ def test_damaged_zips_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("method", "kind"),
+    ("method", "kind", "reason"),
     [
-        *((method, "bytes") for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)),
-        (zipfile.ZIP_DEFLATED, "encrypted"),
-        (zipfile.ZIP_DEFLATED, "compression"),
+        (zipfile.ZIP_STORED, "bytes", "damaged or encrypted in the zip"),
+        (zipfile.ZIP_DEFLATED, "bytes", "damaged or encrypted in the zip"),
+        (zipfile.ZIP_DEFLATED, "encrypted", "damaged or encrypted in the zip"),
+        (zipfile.ZIP_DEFLATED, "compression", "not compressed by deflate"),
     ],
 )
-def test_a_damaged_member_of_a_zip_is_one_unreadable_tune(tmp_path, method, kind):
+def test_a_damaged_member_of_a_zip_is_one_unreadable_tune(tmp_path, method, kind, reason):
     path = tmp_path / "tunes.zip"
     with zipfile.ZipFile(path, "w", method) as file:
         for name in ("train/a.mid", "train/b.mid", "valid/a.mid", "test/a.mid"):
@@ -61,8 +116,8 @@ def test_a_damaged_member_of_a_zip_is_one_unreadable_tune(tmp_path, method, kind
     damage_zip(path, "train/b.mid", kind)
     found = load_corpus(path, SECONDS, 0)
     assert found.names["train"] == ["train/a.mid"]
-    assert found.skipped == [("train/b.mid", "damaged or encrypted in the zip")]
-    with pytest.raises(UserError, match=r"train/b\.mid: damaged or encrypted"):
+    assert found.skipped == [("train/b.mid", reason)]
+    with pytest.raises(UserError, match=rf"train/b\.mid: {reason}"):
         archive.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

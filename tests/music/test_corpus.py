@@ -2,17 +2,22 @@
 
 import csv
 import errno
+import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.cli import ROOT
-from helpers.tunes import damage_zip, scale, split_folder, tune
+from helpers.limits import at_most
+from helpers.nasty_files import midi_in_smpte_frames, midi_of_short_events
+from helpers.tunes import scale, split_folder, tune
 
 from music import corpus
 from music.corpus import CorpusError, load_corpus, windows
 from music.midi import Grid
+from support.cache import read_cache, write_cache
 
 SECONDS, EIGHTH = Grid(), Grid("eighth")
 
@@ -61,6 +66,23 @@ def test_broken_files_among_good_ones_are_skipped_by_name(tmp_path):
         "train/words.mid": "not a readable MIDI file",
         "train/cut.mid": "not a readable MIDI file",
         "test/drums.mid": "drums only",
+    }
+    assert len(found.tunes["train"]) == 3
+
+
+def test_files_that_would_take_too_much_are_skipped_by_name(tmp_path):
+    folder = split_folder(tmp_path / "tunes")
+    with (folder / "train/sparse.mid").open("wb") as file:
+        file.truncate(3 * 2**30)
+    (folder / "train/events.mid").write_bytes(midi_of_short_events(500_000))
+    (folder / "train/film.mid").write_bytes(midi_in_smpte_frames())
+    os.mkfifo(folder / "train/pipe.mid")  # no file, as a folder named so would be none
+    with at_most(seconds=5):
+        found = load_corpus(folder, SECONDS, 0)
+    assert dict(found.skipped) == {
+        "train/sparse.mid": "larger than 2,000,000 bytes",
+        "train/events.mid": "more than 200,000 events",
+        "train/film.mid": "its times are in frames of a film, not in beats",
     }
     assert len(found.tunes["train"]) == 3
 
@@ -146,21 +168,21 @@ def test_the_cache_notices_changed_files(tmp_path, monkeypatch):
 def test_files_that_could_not_be_read_are_tried_again(tmp_path, monkeypatch):
     folder = split_folder(tmp_path / "tunes")
     (folder / "train/words.mid").write_text("la la la")
-    original, reads = Path.read_bytes, []
+    original, reads = corpus.read_regular, []
 
-    def denied(path):
+    def denied(path, limit):
         reads.append(path.name)
         if path.name == "train_1.mid":
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return original(path)
+        return original(path, limit)
 
-    monkeypatch.setattr(Path, "read_bytes", denied)
+    monkeypatch.setattr(corpus, "read_regular", denied)
     words = ("train/words.mid", "not a readable MIDI file")
     for num_reads in (7, 8):  # the second time only what could not be read
         found = load_corpus(folder, SECONDS, 0)
         assert sorted(found.skipped) == [("train/train_1.mid", "Permission denied"), words]
         assert len(reads) == num_reads
-    monkeypatch.setattr(Path, "read_bytes", original)
+    monkeypatch.setattr(corpus, "read_regular", original)
     found = load_corpus(folder, SECONDS, 0)
     assert len(found.tunes["train"]) == 3
     assert found.skipped == [words]
@@ -169,14 +191,42 @@ def test_files_that_could_not_be_read_are_tried_again(tmp_path, monkeypatch):
 def test_a_damaged_cache_is_rebuilt(tmp_path):
     folder = split_folder(tmp_path / "tunes")
     first = [t.tolist() for t in load_corpus(folder, SECONDS, 0).tunes["train"]]
-    cache = corpus.cache_file(folder, SECONDS)
+    (cache,) = (tmp_path / "cache/seqgan").iterdir()
     whole = cache.read_bytes()
-    damage_zip(cache, "index.npy", "bytes")
-    overwritten = cache.read_bytes()
-    for damaged in (b"", b"broken", whole[:-9], whole[:99], overwritten):
+    for damaged in (b"", b"broken", whole[:-9], whole[:99], whole[:-1] + b"\0"):
         cache.write_bytes(damaged)
         assert [t.tolist() for t in load_corpus(folder, SECONDS, 0).tunes["train"]] == first
-        assert len(corpus._read_cache(cache)) == 6
+        assert cache.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda index, tokens: (index, tokens + 60),  # no keys of a piano
+        lambda index, tokens: (index, tokens.astype(np.uint16)),
+        lambda index, tokens: (index, tokens.reshape(1, -1)),
+        lambda index, tokens: (index, tokens[:-1]),
+        lambda index, tokens: (index[:-1], tokens),
+        lambda index, tokens: ([[5, *entry[1:]] for entry in index], tokens),
+        lambda index, tokens: ([[name, stamp, -length, reason] for name, stamp, length, reason in index], tokens),
+        lambda index, tokens: ([[*entry[:3], 7] for entry in index], tokens),
+        lambda index, tokens: ([[*entry[:3], None] for entry in index], tokens),
+        lambda index, tokens: ([[*entry[:2], 40.0, ""] for entry in index], tokens),
+        lambda index, tokens: ({"a": 1}, tokens),
+    ],
+)
+def test_a_cache_of_something_else_counts_as_none(tmp_path, change):
+    """Its checksum is right: an earlier version, or another program, may have written it."""
+    folder = split_folder(tmp_path / "tunes")
+    first = load_corpus(folder, SECONDS, 0)
+    (cache,) = (tmp_path / "cache/seqgan").iterdir()
+    arrays = read_cache(cache)
+    index, tokens = change(json.loads(arrays["index"].tobytes()), arrays["tokens"])
+    write_cache(cache, {"index": np.frombuffer(json.dumps(index).encode(), dtype=np.uint8), "tokens": tokens})
+    again = load_corpus(folder, SECONDS, 0)
+    assert again.names == first.names and again.skipped == first.skipped
+    for split in corpus.SPLITS:
+        assert [t.tolist() for t in again.tunes[split]] == [t.tolist() for t in first.tunes[split]]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):

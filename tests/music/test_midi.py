@@ -1,16 +1,20 @@
 """Tokens to MIDI and back."""
 
 import io
+import os
 import random
+import time
 
 import mido
 import numpy as np
 import pretty_midi
 import pytest
+from helpers.limits import at_most
+from helpers.nasty_files import REFUSED_MIDIS, SLOW_MIDIS
 from helpers.tunes import scale, tune
 
-from music import VOCAB_SIZE
-from music.midi import Grid, MidiError, decode, midi_bytes, read_tokens
+from music import VOCAB_SIZE, midi
+from music.midi import MAX_FRAMES, Grid, Melody, MidiError, decode, encode, midi_bytes, read_tokens
 
 SECONDS, EIGHTH = Grid(), Grid("eighth")
 
@@ -98,6 +102,59 @@ def test_frames_too_short_for_midi_are_refused():
 def test_files_without_a_melody_are_refused_with_a_reason(data, reason):
     with pytest.raises(MidiError, match=reason):
         read_tokens(data, SECONDS)
+
+
+@pytest.mark.parametrize("name", REFUSED_MIDIS)
+def test_files_that_would_take_the_parser_long_are_refused_before_it_begins(name, monkeypatch):
+    data = REFUSED_MIDIS[name]()
+    monkeypatch.setattr(pretty_midi, "PrettyMIDI", lambda _: 1 / 0)  # whose error would read "not a readable MIDI file"
+    with at_most(seconds=5), pytest.raises(MidiError) as caught:
+        read_tokens(data, SECONDS)
+    assert not isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("grid", [SECONDS, EIGHTH])
+@pytest.mark.parametrize("name", SLOW_MIDIS)
+def test_the_slowest_files_within_the_bounds_take_seconds(name, grid):
+    small = {"midi_of_tracks": 3000, "midi_of_one_message": 50_000, "midi_with_a_late_note": 2_000_000}
+    data = SLOW_MIDIS[name](small.get(name, 15_000))
+    with at_most(seconds=10):
+        assert len(read_tokens(data, grid)) < MAX_FRAMES
+
+
+def test_notes_that_sound_at_once_are_filled_in_once():
+    """Each note by itself: 50,000 times a million frames."""
+    num, seconds = 50_000, {}
+    for name, last in (("one after the other", 0), ("at once", MAX_FRAMES)):
+        starts = np.arange(num, dtype=np.float64)
+        melody = Melody(starts, np.maximum(starts + 1, last), np.full(num, 60), float(MAX_FRAMES))
+        begin = time.process_time()
+        assert np.count_nonzero(encode(melody)) == max(num, last)
+        seconds[name] = time.process_time() - begin
+    assert seconds["at once"] < 5 * seconds["one after the other"]
+
+
+def test_overlapping_notes_sound_as_if_each_was_filled_in():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        starts, pitches = rng.uniform(-3, 30, 12), rng.integers(58, 62, 12)
+        ends = starts + rng.exponential(4, 12)
+        expected = np.zeros(40, dtype=int)
+        for pitch, start, end in sorted(zip(pitches, starts, ends, strict=True)):
+            expected[max(0, int(np.ceil(start - 1 / 16))) : max(0, int(np.ceil(end - 1 / 16)))] = pitch - 20
+        assert encode(Melody(starts, ends, pitches, 40.0)).tolist() == expected.tolist()
+
+
+def test_what_breaks_while_a_melody_is_made_is_named(monkeypatch):
+    monkeypatch.setattr(midi, "encode", lambda _: [][0])
+    with pytest.raises(MidiError, match="at times that are none"):
+        read_tokens(scale(), SECONDS)
+
+
+def test_a_pipe_is_no_tune(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mid")
+    with at_most(seconds=5), pytest.raises(OSError, match="not a regular file"):
+        read_tokens(tmp_path / "pipe.mid", SECONDS)
 
 
 def test_500_corruptions_never_end_in_a_traceback():

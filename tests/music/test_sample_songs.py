@@ -1,9 +1,12 @@
 """`python sample.py` on a run on music."""
 
+import os
+
 import mido
 import numpy as np
 import pytest
 from helpers.cli import assert_one_line_error, call, snapshot
+from helpers.limits import at_most
 from helpers.tunes import scale
 
 import sample
@@ -67,3 +70,10 @@ def test_bad_flags_end_with_one_line_and_write_nothing(finished, tmp_path, monke
     assert call(sample.main, str(finished / "train"), *flags) == 2
     assert_one_line_error(capsys, words)
     assert snapshot(tmp_path) == before
+
+
+def test_a_pipe_to_go_on_from_is_refused_at_once(finished, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.mid")
+    with at_most(seconds=20):
+        assert call(sample.main, str(finished / "train"), "--prime", str(tmp_path / "pipe.mid")) == 2
+    assert_one_line_error(capsys, "not a regular file", "pipe.mid")

@@ -5,8 +5,11 @@ import pickle
 import numpy as np
 import pytest
 from helpers.attacks import Attack, touch
+from helpers.limits import at_most
+from helpers.nasty_oracles import PICKLES
 
 from oracle import load_oracle
+from support.authors_pickle import read_arrays
 from support.errors import UserError
 
 
@@ -85,3 +88,22 @@ def test_an_array_that_claims_more_than_it_holds_is_refused(tmp_path):
     (tmp_path / "bad").write_bytes(shape)
     with pytest.raises(UserError, match="bytes for an array"):
         load_oracle(tmp_path / "bad")
+
+
+@pytest.mark.parametrize("name", PICKLES)
+def test_no_pickle_takes_more_time_or_memory_than_its_size_justifies(name, tmp_path):
+    (tmp_path / "bad").write_bytes(PICKLES[name]())
+    with at_most(seconds=5, megabytes=10), pytest.raises(UserError, match="no pickled list of float32 arrays") as caught:
+        load_oracle(tmp_path / "bad")
+    assert len(str(caught.value)) < 400 and str(caught.value).isprintable()
+
+
+def test_arrays_of_a_file_are_read_once_each(tmp_path):
+    """The limit on instructions is far above what any protocol needs."""
+    arrays = [np.arange(6, dtype=np.float32).reshape(2, 3) + number for number in range(15)]
+    for protocol in range(6):
+        (tmp_path / "good").write_bytes(pickle.dumps(arrays, protocol=protocol))
+        np.testing.assert_array_equal(read_arrays(tmp_path / "good"), arrays)
+    (tmp_path / "shared").write_bytes(pickle.dumps([arrays[0]] * 15, protocol=2))
+    with pytest.raises(ValueError, match="share their bytes"):
+        read_arrays(tmp_path / "shared")

@@ -1,10 +1,15 @@
 """Lines to numbers and back, splits, vocabularies, and text that can't be used."""
 
+import os
+
 import numpy as np
 import pytest
+from helpers.limits import at_most
+from helpers.nasty_files import TEXTS, lines_of_large_numbers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.cache import read_cache, write_cache
 from text import END, UNKNOWN, corpus
 from text.corpus import SPLITS, CorpusError, Reading, load_corpus
 from text.tokens import JOINER, SPLITTERS, split_characters
@@ -87,6 +92,14 @@ def test_a_vocabulary_survives_its_file(tokens):
 def test_other_files_are_no_vocabularies(text):
     with pytest.raises(ValueError, match="vocabulary"):
         Vocabulary.from_text("words", text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("letters", "<end>\n<unk>\na\n"), (["words"], "<end>\n"), (5, "a"), ("words", b"a"), ("words", 5)]
+)
+def test_a_vocabulary_of_another_type_is_none(kind, text):
+    with pytest.raises(ValueError, match="not a vocabulary"):
+        Vocabulary.from_text(kind, text)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -183,6 +196,59 @@ def test_text_that_cannot_be_used_says_why(tmp_path, content, changes, words):
         load(tmp_path / "a.txt", **changes)
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_text_takes_more_memory_than_a_line_may(tmp_path, name):
+    content, kind = TEXTS[name]()
+    (tmp_path / "a.txt").write_bytes(content)
+    del content
+    with (
+        at_most(seconds=5, megabytes=5),
+        pytest.raises(CorpusError, match=r"is not text|is not UTF-8|longer than 100,000 bytes") as caught,
+    ):
+        load(tmp_path / "a.txt", kind=kind)
+    assert len(str(caught.value)) < 300
+
+
+def test_the_longest_line_is_read_whole(tmp_path):
+    longest = "x" * corpus.MAX_LINE_BYTES
+    write(tmp_path / "train.txt", [f"\ufeff{longest}", longest, "a"], end="\r\n")
+    for split in ("valid", "test"):
+        write(tmp_path / f"{split}.txt", ["b"])
+    assert load(tmp_path).vocabulary.tokens[2:] == [longest, "a"]
+    (tmp_path / "b.txt").write_text(f"a\nb\n{longest}x")
+    with pytest.raises(CorpusError, match="line 3: longer than"):
+        load(tmp_path / "b.txt")
+
+
+def test_large_numbers_are_tokens_like_others(tmp_path):
+    (tmp_path / "a.txt").write_bytes(lines_of_large_numbers())
+    found = load(tmp_path / "a.txt", kind="ids")
+    assert {len(token) for token in found.vocabulary.tokens[2:]} == {1, 5_000}
+    assert sum(len(lines) for lines in found.lines.values()) == 11
+
+
+def test_pipes_and_other_files_that_have_no_end_are_refused(tmp_path):
+    for split in ("valid", "test"):
+        write(tmp_path / f"{split}.txt", LETTERS)
+    os.mkfifo(tmp_path / "train.txt")
+    with at_most(seconds=5):
+        with pytest.raises(CorpusError, match=r"has valid\.txt and test\.txt, but no train\.txt"):
+            load(tmp_path)
+        for source in (tmp_path / "train.txt", "/dev/zero"):
+            with pytest.raises(OSError, match="not a regular file"):
+                load(tmp_path / source)
+
+
+def test_sizes_that_no_line_has_are_refused(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.txt", LETTERS)
+    with pytest.raises(CorpusError, match="no line has --seq_len 2147483647 tokens"):
+        load(path, seq_len=2**31 - 1)
+    assert len(load(path, max_vocab=2**31 - 1, min_count=1).vocabulary) == 18
+    monkeypatch.setattr(corpus, "MAX_DIFFERENT", 10)
+    with pytest.raises(CorpusError, match="more than 10 different tokens"):
+        load(path, seq_len=5)
+
+
 def test_folders_that_cannot_be_used_say_why(tmp_path):
     with pytest.raises(CorpusError, match="no text at"):
         load(tmp_path / "none")
@@ -214,6 +280,36 @@ def test_a_second_start_reads_the_cache_and_a_change_does_not(tmp_path, monkeypa
     for cache in (tmp_path / "cache/seqgan").iterdir():
         cache.write_bytes(b"broken")
     assert len(load(path).lines["train"]) == 97
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: {"test": arrays["test"] + 100},  # beyond the vocabulary
+        lambda arrays: {"test": arrays["test"][:, :-1]},
+        lambda arrays: {"test": arrays["test"][0]},
+        lambda arrays: {"test": arrays["test"][:0]},
+        lambda arrays: {"vocabulary": np.frombuffer(b"a\nb\n", dtype=np.uint8)},
+        lambda arrays: {"vocabulary": np.frombuffer(b"<end>\n<unk>\n\xff\n", dtype=np.uint8)},
+        lambda arrays: {"notes": np.frombuffer(b'["a", 5]', dtype=np.uint8)},
+        lambda arrays: {"notes": np.frombuffer(b'{"a": 5}', dtype=np.uint8)},
+        lambda arrays: {"notes": np.frombuffer(b"[" * 9999, dtype=np.uint8)},
+        lambda arrays: {"other": arrays.pop("train")},
+    ],
+)
+def test_a_cache_of_something_else_counts_as_none(tmp_path, change):
+    """Its checksum is right: an earlier version, or another program, may have written it."""
+    path = write(tmp_path / "a.txt", LETTERS)
+    first = load(path)
+    (cache,) = (tmp_path / "cache/seqgan").iterdir()
+    whole = cache.read_bytes()
+    arrays = read_cache(cache)
+    arrays.update(change(arrays))
+    write_cache(cache, arrays)
+    assert cache.read_bytes() != whole
+    again = load(path)
+    assert again.fingerprint() == first.fingerprint() and again.notes == first.notes
+    assert cache.read_bytes() == whole
 
 
 def test_progress_counts_every_byte(tmp_path):
