@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import shlex
@@ -23,7 +24,7 @@ from running.flags import BEFORE, FLAGS
 from running.run_folder import BEST, LAST, PREVIOUS
 from support import schema
 from support.errors import UserError
-from support.files import keep_as, write_atomically
+from support.files import keep_as, regular_size, write_atomically
 from support.pickle_weight import check_weight
 from train_state import unset_generator
 
@@ -57,18 +58,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         UserError: there is none, it is broken or damaged, or another version of this program wrote it.
-        OSError: it can't be read.
+        OSError: it is no regular file, or can't be read.
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no checkpoint at {path}")
+    regular_size(path)
     with path.open("rb") as file:
         try:
             _verify(file)
             file.seek(0)
             payload = torch.load(file, map_location="cpu", weights_only=True)
-        except OSError:
-            raise
         except Exception as error:  # a broken file can make the readers raise anything
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to before the file
+                raise
             reason = str(error) if isinstance(error, _DamagedError) else "truncated or not written by this program"
             raise UserError(f"{path} is not a readable checkpoint ({reason}){_other_way(path)}") from error
     if not isinstance(payload, dict) or "format" not in payload:
@@ -93,7 +95,9 @@ def _verify(file: IO[bytes]) -> None:
         members = archive.infolist()
         names = {member.filename.lower() for member in members}  # torch's reader does not tell capitals from small letters
         size = file.seek(0, os.SEEK_END)
-        if len(names) < len(members) or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        # Of a member with attributes, such as those of a folder, torch's reader reads nothing: its tensor is what the memory held.
+        plain = all(member.compress_type == zipfile.ZIP_STORED and not member.external_attr for member in members)
+        if len(names) < len(members) or not plain:
             raise ValueError("members that torch does not write")
         if sum(member.file_size for member in members) > size:
             raise ValueError("members that lie over each other")

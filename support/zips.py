@@ -57,9 +57,7 @@ def unpack_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limit: int) -
     except MemoryError:
         raise
     except Exception as error:  # damaged data can raise anything
-        if (
-            isinstance(error, OSError) and error.errno != errno.EINVAL
-        ):  # that one is a seek to before the file; others are the disk's
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a seek to before the file; others are the disk's
             raise
         raise zipfile.BadZipFile("damaged or encrypted in the zip") from error
     return bytes(data)

@@ -1,5 +1,6 @@
 """Checkpoints that were damaged, or made by a stranger: refused with one line, before anything is loaded from them."""
 
+import contextlib
 import io
 import random
 import re
@@ -45,6 +46,18 @@ def test_no_flipped_bit_is_read_as_something_else(finished, tmp_path):
         else:
             assert same(read, original)
     assert refused > 0.7 * FLIPS  # the rest are dates and filling bytes
+
+
+def test_no_flipped_bit_in_the_list_of_members_is_read_as_something_else(tmp_path):
+    """Of a member that the list calls a folder, torch's reader reads nothing: the weights would be what the memory held."""
+    path, payload = tmp_path / "last.pt", {"x": torch.arange(50.0)}
+    save_checkpoint(path, payload)
+    data = path.read_bytes()
+    first = data.rindex(b"PK\x01\x02", 0, data.rindex(b"archive/data/0"))
+    for bit in range(8 * first, 8 * (data.rindex(b"archive/data/0") + 14)):
+        path.write_bytes(data[: bit // 8] + bytes([data[bit // 8] ^ 1 << bit % 8]) + data[bit // 8 + 1 :])
+        with contextlib.suppress(UserError):
+            assert torch.equal(load_checkpoint(path)["x"], payload["x"]), bit
 
 
 def one_weight_changed(path):
