@@ -20,6 +20,7 @@ from helpers.tunes import MUSIC, split_folder
 TIMEOUT = 60.0  # seconds, after which a process hangs: one takes less than one
 KINDS = ("oracle", "recipe", "music", "text")
 MOST_OPERATIONS = 40  # that change files, in a process
+LONGEST_DELAY = 0.8  # seconds, after which a process is killed that is not killed at an operation
 NEVER = 10**9
 MOST_KILLS = 60  # of one run: after so many it must go on undisturbed
 PHASES = "--pretrain_g_epochs 6 --pretrain_d_epochs 3 --total_epochs 5 --eval_every 2 --save_every 2".split()
@@ -104,7 +105,7 @@ def killed_to_the_end(kind: Kind, folder: Path, rng: random.Random, change: str 
         if kills < MOST_KILLS and rng.random() < 0.7:
             operation = rng.randint(1, MOST_OPERATIONS)
         elif kills < MOST_KILLS:
-            delay = rng.uniform(0.05, 0.8)
+            delay = rng.uniform(0.05, LONGEST_DELAY)
         program = KILLED.format(root=str(ROOT), folder=str(folder), operation=operation, change=change)
         status, err = finish(["-c", program, *flags], folder, delay)
         if status is None:
