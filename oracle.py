@@ -57,8 +57,10 @@ def load_oracle(path: str | Path) -> Generator:
                 raise ValueError(f"{name} holds values that are not finite")
     except OSError as error:
         raise UserError(f"--oracle_params {path}: {error.strerror or error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # a broken file can make the readers raise anything
-        raise UserError(f"--oracle_params {path}: {' '.join(str(error).split()) or 'not an oracle'}") from error
+        raise UserError(f"--oracle_params {path}: {str(error) or 'not an oracle'}") from error
     oracle = Generator(*sizes)
     weights = {name: torch.tensor(values) for name, values in arrays.items()}
     oracle.embed.weight.copy_(weights["emb"])

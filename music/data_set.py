@@ -25,9 +25,11 @@ from support import schema
 from support.device import to_device
 from support.errors import UserError
 from support.files import write_atomically
+from support.one_line import one_line
 from support.random_streams import stream
 
 NAMES_SHOWN = 5  # of skipped files
+LONGEST_PRIME = 10_000  # frames, over an hour: each is a step of the generator
 SOUNDS = 2  # clips in each evaluation: 12.8 s of sound are half a megabyte
 SONG = re.compile(r"song_(?=0*[1-9])[0-9]{2,}\.mid")  # 01, 02, ..., or 001, 002, ... where there are 100 and more
 
@@ -73,9 +75,12 @@ class Songs(TokenForm):
     def read_prime(self, prime: str) -> Tensor:
         """The tokens of a MIDI file's melody, (P,)."""
         try:
-            return torch.from_numpy(read_tokens(Path(prime), self.grid).astype(np.int64))
+            tokens = read_tokens(Path(prime), self.grid)
         except MidiError as error:
             raise UserError(f"--prime {prime}: {error}") from error
+        if len(tokens) > LONGEST_PRIME:
+            raise UserError(f"--prime {prime}: longer than {LONGEST_PRIME:,} frames")
+        return torch.from_numpy(tokens.astype(np.int64))
 
 
 def remove_songs(folder: Path, keep: list[Path]) -> None:
@@ -242,4 +247,4 @@ def _report_skipped(skipped: list[tuple[str, str]], what: str) -> None:
     if skipped:
         shown = ", ".join(f"{name} ({reason})" for name, reason in skipped[:NAMES_SHOWN])
         more = f", and {len(skipped) - NAMES_SHOWN} more" if len(skipped) > NAMES_SHOWN else ""
-        print(f"{len(skipped)} MIDI files {what}: {shown}{more}", file=sys.stderr)
+        print(one_line(f"{len(skipped)} MIDI files {what}: {shown}{more}"), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Declaring flags: their types, and a parser that reports errors in one line. Loads neither torch nor anything of the project."""
+"""Declaring flags: their types, and a parser that reports errors in one line. Does not load torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+
+from support.one_line import one_line
 
 LARGEST = 2**31 - 1  # of sizes and counts
 LARGEST_SEED = 2**63 - 1
@@ -35,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""
-        print(f"error: {' '.join(message.split())} (see --help)", file=sys.stderr)
+        print(f"error: {one_line(message)} (see --help)", file=sys.stderr)
         sys.exit(2)
 
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+from support.one_line import one_line
 from support.standard_streams import open_closed_streams, output_is_closed
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in torch's messages on CUDA and on a CPU
@@ -110,7 +111,7 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
             message = described(error)
             if message is None:
                 raise
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {one_line(message)}", file=sys.stderr)
         return 2
 
     return wrapped

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.cli import assert_one_line_error, call, snapshot
 from helpers.limits import at_most
-from helpers.tunes import scale
+from helpers.tunes import scale, tune
 
 import sample
 from music.midi import Grid, read_tokens
@@ -77,3 +77,9 @@ def test_a_pipe_to_go_on_from_is_refused_at_once(finished, tmp_path, capsys):
     with at_most(seconds=20):
         assert call(sample.main, str(finished / "train"), "--prime", str(tmp_path / "pipe.mid")) == 2
     assert_one_line_error(capsys, "not a regular file", "pipe.mid")
+
+
+def test_a_beginning_of_hours_is_refused(finished, tmp_path, capsys):
+    (tmp_path / "long.mid").write_bytes(tune((60, 0, 5000)))
+    assert call(sample.main, str(finished / "train"), "--prime", str(tmp_path / "long.mid")) == 2
+    assert_one_line_error(capsys, "long.mid: longer than 10,000 frames")
