@@ -106,6 +106,8 @@ def evaluated(given: Settings) -> Launch:
     """A run whose checkpoint is evaluated."""
     if given.get("start_from") is not None and not given.get("resume"):
         raise UserError("--start_from begins a training, --is_train False evaluates one: choose one of them")
+    if given.get("judges"):
+        raise UserError("--judges belongs to a training: for a finished run there is python judges.py RUN")
     path = _existing_run(given, "evaluate")
     checkpoint = load_run(path)
     settings = _saved_settings(given, checkpoint, str(path.parent))
