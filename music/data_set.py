@@ -152,7 +152,7 @@ class TuneData(DataSet):
     def saved_schema(cls, _settings: argparse.Namespace) -> schema.Check:
         """What tells whether the tunes are the same, the measures of real ones, and the random stream of the batches."""
         parts = {"fingerprint": schema.text, "reference": schema.mapping(schema.number()), "train_rng": schema.RNG}
-        return schema.record(parts, {"valid_fingerprint": schema.text})
+        return schema.record(parts, {"valid_fingerprint": schema.text}, closed=True)
 
     def fresh(self, num: int) -> Tensor:
         """Training windows at random, (num, T)."""

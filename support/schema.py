@@ -87,6 +87,16 @@ def either(key: str, with_it: Check, without: Check) -> Check:
     return lambda value, place: (with_it if isinstance(value, dict) and key in value else without)(value, place)
 
 
+def both(one: Check, two: Check) -> Check:
+    """What two checks take."""
+
+    def check(value: Any, place: str) -> None:
+        one(value, place)
+        two(value, place)
+
+    return check
+
+
 def list_of(inner: Check, longest: int, shortest: int = 0) -> Check:
     """A list, each item of which another check takes."""
 

@@ -145,9 +145,10 @@ class TextData(DataSet):
     @classmethod
     def saved_schema(cls, _settings: argparse.Namespace) -> schema.Check:
         """The vocabulary, what tells whether the text is the same, and the random stream of the batches."""
-        reference = schema.record(dict.fromkeys(("real_bleu2", "real_bleu4"), schema.number()))
+        shown = schema.record(dict.fromkeys(("real_bleu2", "real_bleu4"), schema.number()))
+        reference = schema.both(shown, schema.mapping(schema.number()))
         parts = {"fingerprint": schema.text, "vocabulary": schema.text, "reference": reference, "train_rng": schema.RNG}
-        return schema.record(parts)
+        return schema.record(parts, closed=True)
 
     def _as_tokens(self, lines: Tensor) -> Tensor:
         return to_device(lines.to(torch.int64), self.device)

@@ -140,6 +140,10 @@ def sizes_of_a_thousand_gigabytes(payload):
     payload["args"]["vocab_size"] = payload["args"]["g_hidden_dim"] = 500_000
 
 
+def a_measure_without_a_name(payload):
+    payload["data"]["reference"][1, 2] = 0.5
+
+
 def a_list_in_itself(payload):
     payload["args"]["d_filters"].append(payload["args"]["d_filters"])
 
@@ -155,6 +159,7 @@ CRAFTED = [
     a_weight_that_is_no_number,
     tokens_outside_the_vocabulary,
     sizes_of_a_thousand_gigabytes,
+    a_measure_without_a_name,
     a_list_in_itself,
     another_device,
 ]
