@@ -130,8 +130,8 @@ def check_run(payload: dict[str, Any]) -> None:
         {
             "state": state,
             "data": schema.mapping(schema.anything),
-            "marks": schema.record(by_folder),
-            "folders": schema.record({"log": schema.text, "eval": schema.text}),
+            "marks": schema.record(by_folder, closed=True),
+            "folders": schema.record({"log": schema.text, "eval": schema.text}, closed=True),
             "last_evaluation": NUMBERS,
         },
         {
