@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import secrets
 import shlex
 import signal
 import sys
@@ -29,7 +30,7 @@ from running.checkpoint import must_fit
 from running.collapse import CollapseWatch
 from running.flags import build_parser
 from running.judging import judge_best
-from running.run_folder import CONFIG, FINAL, FolderLocks, must_be_free, must_be_free_of_events, must_be_writable, remove_run
+from running.run_folder import BEGINNING, CONFIG, FINAL, FolderLocks, must_be_files, must_be_free, must_be_writable, remove_run
 from running.run_log import RunLog
 from running.settings import Launch, resolve
 from running.trainer import Trainer, final_evaluation
@@ -92,24 +93,26 @@ def load(checkpoint: dict[str, Any], launch: Launch, state: TrainState, device: 
     return data
 
 
-def begin_logs(trainer: Trainer, first: bool, versions: dict[str, str]) -> None:
+def begin_logs(trainer: Trainer, token: str | None, versions: dict[str, str]) -> None:
     """The logs of a run that has none yet.
 
     Args:
         trainer: the run.
-        first: no process before this one has begun it.
+        token: of the checkpoint that a process before this one has left; None where there was none.
         versions: for config.json.
 
     Raises:
-        UserError: --eval_log_dir, given anew, holds another run's events.
+        UserError: --eval_log_dir holds another run's events.
         OSError: a file can't be written.
     """
     log, args = trainer.log, trainer.args
     log_dir, eval_log_dir = log.folders["log"], log.folders["eval"]
-    if first:
+    if token is None:
+        token = secrets.token_hex(16)
+        write_text(eval_log_dir / BEGINNING, token)
         # From here on --resume works. Until now an earlier run in these folders is as it was.
-        trainer.save(begun=False)
-    remove_run(log_dir, eval_log_dir)
+        trainer.save(begun=False, token=token)
+    remove_run(log_dir, eval_log_dir, token)
     for name, text in trainer.data.texts().items():
         write_text(log_dir / name, text)
     log.open()
@@ -149,15 +152,14 @@ def train(launch: Launch, device: torch.device) -> int:
     again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
         if new:
-            if checkpoint and checkpoint["folders"]["eval"] != str(eval_log_dir.resolve()):
-                must_be_free_of_events(eval_log_dir)
-            begin_logs(trainer, not checkpoint, versions)
+            begin_logs(trainer, checkpoint.get("token", "") if checkpoint else None, versions)
         else:
             go_on_with_logs(trainer, checkpoint, versions)
         log.line(data.summary())
         log.line(f"on {versions['device']}; logs in {log_dir} and {args.eval_log_dir}")
         with clean_stop(trainer):
             trainer.begin(new)
+            (eval_log_dir / BEGINNING).unlink(missing_ok=True)
             trainer.run()
             finish(trainer)
     except OSError as error:
@@ -230,6 +232,7 @@ def main(argv: list[str] | None = None) -> int:
             must_be_free(*folders)  # before a folder is made
         must_be_writable(*folders)
         locks.take(*folders)
+        must_be_files(*folders)
         if not replaces:
             must_be_free(*folders)  # again: another process may have begun and ended a run there before the lock
         return train(launch, device)

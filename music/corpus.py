@@ -7,6 +7,7 @@ file's size and time of change tell whether it is still the same.
 
 from __future__ import annotations
 
+import itertools
 import json
 import unicodedata
 import zipfile
@@ -28,7 +29,7 @@ SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)  # of the files, where the folder itself has no split
 SUFFIXES = (".mid", ".midi")
 CACHE_FORMAT = 3
-MAX_MEMBERS = 100_000  # of a zip
+MAX_MEMBERS = 100_000  # of a zip or a folder
 LIST_BYTES = 2**24  # of its list of members
 MAX_UNPACKED = 2**30  # bytes of a zip's MIDI files together
 MAX_ALL_FRAMES = 100_000_000  # of all tunes together: a training window begins at each
@@ -81,8 +82,11 @@ def load_corpus(source: Path, grid: Grid, seed: int, progress: Callable[[list[Me
 
 
 def folder_members(folder: Path) -> Iterator[Member]:
-    """The MIDI files below a folder, by name."""
-    for path in sorted(folder.rglob("*")):
+    """The MIDI files below a folder, by name; raises CorpusError where it is no folder of tunes, but for example a whole disk."""
+    paths = list(itertools.islice(folder.rglob("*"), MAX_MEMBERS + 1))
+    if len(paths) > MAX_MEMBERS:
+        raise CorpusError(f"{folder} has more than {MAX_MEMBERS:,} files and folders in it")
+    for path in sorted(paths):
         if path.suffix.lower() in SUFFIXES and path.is_file() and not path.name.startswith("."):
             status = path.stat()
             stamp = f"{status.st_size} {status.st_mtime_ns}"

@@ -9,12 +9,10 @@ import argparse
 import contextlib
 import errno
 import io
-import os
 import shlex
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -25,7 +23,7 @@ from running.run_folder import BEST, LAST, PREVIOUS
 from support import schema
 from support.errors import UserError
 from support.files import keep_as, regular_size, write_atomically
-from support.pickle_weight import check_weight
+from support.torch_zip import DamagedError, verify
 from train_state import unset_generator
 
 FORMAT = 1  # increased when checkpoints of older versions can no longer be read
@@ -65,13 +63,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     regular_size(path)
     with path.open("rb") as file:
         try:
-            _verify(file)
+            verify(file)
             file.seek(0)
             payload = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a broken file can make the readers raise anything
             if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a seek to before the file
                 raise
-            reason = str(error) if isinstance(error, _DamagedError) else "truncated or not written by this program"
+            reason = str(error) if isinstance(error, DamagedError) else "truncated or not written by this program"
             raise UserError(f"{path} is not a readable checkpoint ({reason}){_other_way(path)}") from error
     if not isinstance(payload, dict) or "format" not in payload:
         raise UserError(f"{path} is not a checkpoint of this program")
@@ -79,32 +77,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if found != FORMAT:
         raise UserError(f"{path} has checkpoint format {found}, this program reads format {FORMAT}")
     return payload
-
-
-class _DamagedError(ValueError):
-    """A checkpoint that was written by this program and has changed since."""
-
-
-def _verify(file: IO[bytes]) -> None:
-    """Check what torch's reader does not: the checksums of a zip's members, and that they need no more memory than the file.
-
-    Raises:
-        Exception: of any kind, where the file is not as it was written.
-    """
-    with zipfile.ZipFile(file) as archive:
-        members = archive.infolist()
-        names = {member.filename.lower() for member in members}  # torch's reader does not tell capitals from small letters
-        size = file.seek(0, os.SEEK_END)
-        # Of a member with attributes, such as those of a folder, torch's reader reads nothing: its tensor is what the memory held.
-        plain = all(member.compress_type == zipfile.ZIP_STORED and not member.external_attr for member in members)
-        if len(names) < len(members) or not plain:
-            raise ValueError("members that torch does not write")
-        if sum(member.file_size for member in members) > size:
-            raise ValueError("members that lie over each other")
-        if archive.testzip() is not None:
-            raise _DamagedError("damaged: its checksums do not match")
-        (described,) = (member for member in members if member.filename.endswith("/data.pkl"))
-        check_weight(archive.read(described))
 
 
 def _other_way(path: Path) -> str:
@@ -143,8 +115,8 @@ def _checked(payload: dict[str, Any], path: Path, check: Callable[[dict[str, Any
 
 
 def with_later_flags(args: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run with the values of flags that came after it."""
-    return {**{flag.name: flag.default for flag in FLAGS}, **BEFORE, **args}
+    """Settings of a run with the values of flags that came after it, and without those that there are no longer."""
+    return {flag.name: args.get(flag.name, BEFORE.get(flag.name, flag.default)) for flag in FLAGS}
 
 
 @contextlib.contextmanager

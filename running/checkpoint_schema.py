@@ -15,16 +15,18 @@ import torch
 from discriminator import Discriminator
 from running.flags import FLAGS
 from support import schema
-from support.command_line import Flag, boolean
+from support.command_line import LARGEST, Flag, boolean
 from train_state import FIRST_STREAMS, LATER_STREAMS, PHASES, unset_generator
 
 FILTERS = schema.list_of(schema.list_of(schema.whole(1), 2, 2), longest=1000, shortest=1)
-TYPES: dict[Any, schema.Check] = {boolean: schema.truth, str: schema.text}
+TYPES: dict[Any, schema.Check] = {boolean: schema.truth, str: schema.text_of(4096)}
+COUNT = schema.whole(0, 2**53)
+EPOCHS = schema.whole(0, LARGEST)
 NUMBERS = schema.mapping(schema.number())
 LENGTHS = schema.mapping(schema.whole())
-BY_PHASE = schema.record(dict.fromkeys(PHASES, schema.whole()), closed=True)
-WHERE = schema.record({"phase": schema.one_of(PHASES), "step": schema.whole(), "epoch": schema.whole()}, closed=True)
-LATEST = schema.record({"nll_valid": schema.number(), "step": schema.whole()}, closed=True)
+BY_PHASE = schema.record(dict.fromkeys(PHASES, COUNT), closed=True)
+WHERE = schema.record({"phase": schema.one_of(PHASES), "step": COUNT, "epoch": EPOCHS}, closed=True)
+LATEST = schema.record({"nll_valid": schema.number(), "step": COUNT}, closed=True)
 
 
 def _written(value: Any, place: str) -> str:
@@ -62,8 +64,13 @@ def _adam_of(shapes: list[tuple[int, ...]]) -> schema.Check:
         return schema.record({**parts, "exp_avg_sq": schema.tensor(torch.float32, shape, low=0)}, closed=True)
 
     of_all = schema.record({index: moments(shape) for index, shape in enumerate(shapes)}, closed=True)
-    weights = schema.list_of(schema.whole(0, len(shapes)), longest=len(shapes), shortest=len(shapes))
-    groups = schema.list_of(schema.record({"params": weights}), longest=1, shortest=1)
+
+    def in_order(value: Any, place: str) -> None:
+        # Another order would give a weight the moments of another one, and the fused Adam writes past the end of shorter ones.
+        if type(value) is not list or any(type(index) is not int for index in value) or value != list(range(len(shapes))):
+            raise schema.UnfitError(f"{place} is not the list of weights")
+
+    groups = schema.list_of(schema.record({"params": in_order}), longest=1, shortest=1)
 
     def check(value: Any, place: str) -> None:
         schema.record({"state": schema.anything, "param_groups": groups})(value, place)
@@ -97,15 +104,15 @@ def _models(args: argparse.Namespace) -> dict[str, schema.Check]:
 
 def _best(args: argparse.Namespace) -> schema.Check:
     """The best evaluation as a checkpoint holds it: without models before the first one."""
-    shared = {"nll_valid": schema.number(), "waited": schema.whole(), "ended_early": schema.truth}
+    shared = {"nll_valid": schema.number(), "waited": COUNT, "ended_early": schema.truth}
     models = schema.record({"generator": generator_weights(args)}, {"discriminator": _models(args)["discriminator"]}, closed=True)
     nothing = schema.record({}, closed=True)
     before = schema.record({**shared, "where": nothing, "models": nothing, "latest": schema.mapping(schema.number())}, closed=True)
     after = schema.record({**shared, "where": WHERE, "models": models, "latest": LATEST}, closed=True)
 
     def check(value: Any, place: str) -> None:
-        empty = isinstance(value, dict) and not value.get("models")
-        (before if empty else after)(value, place)
+        models_there = value.get("models") if isinstance(value, dict) else None
+        (before if isinstance(models_there, dict) and not models_there else after)(value, place)
 
     return check
 
@@ -120,7 +127,8 @@ def check_run(payload: dict[str, Any]) -> None:
     """Check last.pt, whose settings have every flag; raises UnfitError."""
     args = check_settings(payload["args"])
     models = _models(args)
-    counts = schema.record(dict.fromkeys(("epochs_done", "clipped", "steps"), BY_PHASE), closed=True)
+    epochs = schema.record(dict.fromkeys(PHASES, EPOCHS), closed=True)
+    counts = schema.record({"epochs_done": epochs, "clipped": BY_PHASE, "steps": BY_PHASE}, closed=True)
     streams = schema.record(dict.fromkeys(FIRST_STREAMS, schema.RNG), dict.fromkeys(LATER_STREAMS, schema.RNG), closed=True)
     state = schema.record(
         {**models, "counts": counts, "streams": streams, "seconds": schema.number(low=0)}, {"reference": models["generator"]}
@@ -138,6 +146,7 @@ def check_run(payload: dict[str, Any]) -> None:
             "watch": schema.record({"lowest": schema.optional(schema.number()), "warned": schema.truth}, closed=True),
             "best": _best(args),
             "begun": schema.truth,
+            "token": schema.text_of(100),
         },
     )(payload, "")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import shlex
 from pathlib import Path
 
 import torch
@@ -63,14 +64,14 @@ def find_judges(saved: SavedModels, generator: Generator, beta: float | None) ->
     Raises:
         UserError: there is nothing to judge with, or it belongs to another generator, or the file is broken.
     """
-    path = saved.path.parent / JUDGES
+    path, train = saved.path.parent / JUDGES, f"python judges.py {shlex.quote(str(saved.path.parent))}"
     if path.is_file():
         payload = load_checkpoint(path)
         if payload.get("kind") != "judges" or not isinstance(payload.get("judges"), dict):
             raise UserError(f"{path} holds no judges")
         if payload.get("generator") != fingerprint(generator):
             about = payload.get("about")
-            other = f"train new ones with python judges.py {saved.path.parent} --which {saved.path.stem} --overwrite"
+            other = f"train new ones with {train} --which {saved.path.stem} --overwrite"
             raise UserError(f"{path}: its judges were trained on {about}, not on {saved.path}: draw from that one, or {other}")
         with must_fit():
             judges = Judges.from_state_dict(payload["judges"], saved.args.vocab_size, generator.device)
@@ -81,12 +82,9 @@ def find_judges(saved: SavedModels, generator: Generator, beta: float | None) ->
     else:
         judges = own_discriminator(saved, generator.device)
         if judges is None:
-            raise UserError(f"--resample needs judges: python judges.py {saved.path.parent} trains them")
+            raise UserError(f"--resample needs judges: {train} trains them")
         if beta is None:
-            raise UserError(
-                f"--resample: python judges.py {saved.path.parent} trains judges and chooses β; without them, the run's own D "
-                "needs --resample_beta"
-            )
+            raise UserError(f"--resample: {train} trains judges and chooses β; without them, the run's own D needs --resample_beta")
     if beta is not None:
         judges.beta = beta
     return judges

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from pathlib import Path
 
 from support.errors import UserError
+from support.files import read_regular
 
 try:
     import fcntl
@@ -17,6 +20,7 @@ PREVIOUS = "previous.pt"  # the checkpoint before last.pt
 JUDGES_NUMBERS = "judges.json"
 METRICS, TRAINING = "metrics.jsonl", "training.jsonl"
 TWO_SAMPLE = "two_sample.json"  # of experiments/judge.py
+BEGINNING = ".beginning"  # in the folder of evaluations until a new run has all its logs: the token of its first checkpoint
 OF_THE_END = (FINAL, JUDGES_NUMBERS, TWO_SAMPLE)  # results on the generator that a training ended with
 RUN_FILES = (
     CONFIG,
@@ -60,9 +64,8 @@ def must_be_writable(*folders: Path) -> None:
     """Make folders and check that they can be written: TensorBoard's writer fails later, with a traceback. Raises OSError."""
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):
+            pass
 
 
 class FolderLocks:
@@ -106,8 +109,35 @@ class FolderLocks:
                 pass  # a file system without locks
 
 
-def remove_run(log_dir: Path, eval_log_dir: Path) -> None:
-    """Remove the files of an earlier run, once last.pt is the new one's checkpoint."""
+def must_be_files(log_dir: Path, eval_log_dir: Path) -> None:
+    """Refuse what has the name of a run's file and is none: a pipe, a folder, or a second name of a file elsewhere.
+
+    Raises:
+        UserError: there is one.
+    """
+    for path in run_files(log_dir, eval_log_dir):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is no regular file")
+        if status.st_nlink > 1 and (path.suffix == ".jsonl" or path.match(EVENTS)):  # others are replaced, and not written into
+            raise UserError(f"{path} has another name elsewhere, and would change there too")
+
+
+def remove_run(log_dir: Path, eval_log_dir: Path, token: str) -> None:
+    """Remove the files of an earlier run, once last.pt is the new one's first checkpoint.
+
+    Args:
+        log_dir: the run's folder.
+        eval_log_dir: the folder of its evaluations.
+        token: what that checkpoint says that the process which wrote it has left in `eval_log_dir`.
+
+    Raises:
+        UserError: there are events in `eval_log_dir`, and no such process held that folder.
+    """
+    mark = eval_log_dir / BEGINNING
+    held = bool(token) and mark.is_file() and read_regular(mark, 1000) == token.encode()
+    if log_dir.resolve() != eval_log_dir.resolve() and not held:
+        must_be_free_of_events(eval_log_dir)
     for path in run_files(log_dir, eval_log_dir):
         if path != log_dir / LAST:
             path.unlink()
@@ -119,7 +149,7 @@ def must_be_free_of_events(folder: Path) -> None:
         raise UserError(f"{folder} holds another run's events: name this run's folder, or one without a run")
 
 
-def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> None:
+def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> list[Path]:
     """Truncate the log files to the lengths in `marks`, and remove event files that were begun later.
 
     Args:
@@ -127,6 +157,9 @@ def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> No
         eval_log_dir: the folder of its evaluation events.
         marks: the lengths of the log files when the checkpoint was written.
         moved: the folder was moved or copied, so that event files which the run does not know may be another run's.
+
+    Returns:
+        The files that are shorter: something is missing in them. JSON lines of which a part is left are removed.
 
     Raises:
         UserError: a folder holds the events of another run; nothing is changed then.
@@ -136,13 +169,24 @@ def cut_back(log_dir: Path, eval_log_dir: Path, marks: Marks, moved: bool) -> No
         present = {path.name for path in folder.glob(EVENTS)}
         if not present & marks[key].keys() or (moved and present - marks[key].keys()):
             must_be_free_of_events(folder)
+    shorter = []
     for key, folder in folders.items():
         lines = [folder / METRICS, folder / TRAINING] if key == "log" else []
         for path in [*folder.glob(EVENTS), *lines]:
-            length = marks[key].get(path.name, 0)
-            if not path.exists() or path.stat().st_size <= length:
-                continue
-            if length:
-                os.truncate(path, length)
-            else:
-                path.unlink()
+            if not _cut(path, marks[key].get(path.name, 0)):
+                shorter.append(path)
+    return shorter
+
+
+def _cut(path: Path, length: int) -> bool:
+    """Truncate a file to its first `length` bytes, or remove it; returns whether it has so many."""
+    size = path.stat().st_size if path.exists() else 0
+    enough = size >= length
+    if not enough and size and path.suffix == ".jsonl":
+        length = path.read_bytes().rfind(b"\n") + 1
+    if size > length:
+        if length:
+            os.truncate(path, length)
+        else:
+            path.unlink()
+    return enough

@@ -90,7 +90,8 @@ class RunLog:
         """
         log_dir, eval_log_dir = self.folders["log"], self.folders["eval"]
         if marks is not None:
-            cut_back(log_dir, eval_log_dir, marks, moved)
+            for path in cut_back(log_dir, eval_log_dir, marks, moved):
+                self.line(f"warning: {path} is shorter than the checkpoint says: something is missing in it")
         self.hook_before, threading.excepthook = threading.excepthook, _ignore_os_errors
         # Line buffering: a reader sees each epoch at once.
         self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")

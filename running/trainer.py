@@ -218,12 +218,13 @@ class Trainer:
         text = "  ".join(f"{name} {value:.4f}" for name, value in now.items())
         self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
 
-    def save(self, begun: bool = True) -> None:
+    def save(self, begun: bool = True, token: str = "") -> None:
         """Write the complete state to `last.pt`, and before it the best models to `best.pt`.
 
         Args:
             begun: False for a run's first checkpoint, before it has any log: an earlier run's files may still lie in its folders.
                 What `last.pt` held before is then not kept as `previous.pt`.
+            token: of such a checkpoint, for `remove_run`.
 
         Raises:
             UserError: a weight is no longer finite; the last checkpoint is left as it was.
@@ -246,5 +247,6 @@ class Trainer:
             "marks": self.log.marks(),
             "folders": {key: str(folder.resolve()) for key, folder in self.log.folders.items()},
             "begun": begun,
+            "token": token,
         }
         save_checkpoint(log_dir / LAST, payload, previous=log_dir / PREVIOUS if begun else None)

@@ -51,7 +51,8 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as file:  # never into a pipe, or into what another name or a link leads to
             write(file)
             file.flush()
             os.fsync(file.fileno())

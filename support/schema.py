@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import struct
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
@@ -56,9 +57,20 @@ def number(low: float = -math.inf, high: float = math.inf) -> Check:
 
 
 def text(value: Any, place: str) -> None:
-    """A text that can be written as UTF-8."""
-    if type(value) is not str or any("\ud800" <= character <= "\udfff" for character in value):
+    """A text that can be written as UTF-8, and be a part of the name of a file."""
+    if type(value) is not str or "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
         _refuse(place, "a text")
+
+
+def text_of(longest: int) -> Check:
+    """A text of at most so many characters."""
+
+    def check(value: Any, place: str) -> None:
+        text(value, place)
+        if len(value) > longest:
+            _refuse(place, f"a text of at most {longest} characters")
+
+    return check
 
 
 def truth(value: Any, place: str) -> None:
@@ -162,6 +174,8 @@ def tensor(dtype: torch.dtype, shape: tuple[int | None, ...], low: float = -math
         # A tensor whose elements share memory, or that is sparse, has a right shape and breaks what writes into it.
         if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             _refuse(place, "a plain tensor")
+        if value.is_neg() or value.is_conj():  # its memory holds other numbers than it shows
+            _refuse(place, "a plain tensor")
         if value.dtype != dtype:
             raise UnfitError(f"{place} is of type {value.dtype}, not {dtype}")
         fits = len(shape) == value.dim() and all(m > 0 if n is None else m == n for n, m in zip(shape, value.shape, strict=True))
@@ -180,7 +194,16 @@ def tensor(dtype: torch.dtype, shape: tuple[int | None, ...], low: float = -math
     return check
 
 
-RNG = tensor(torch.uint8, (None,))  # the state of a random stream
+_RNG_BYTES = tensor(torch.uint8, (5056,))
+_RNG_WORDS = 624  # of the Mersenne Twister
+
+
+def RNG(value: Any, place: str) -> None:  # noqa: N802  a check like those that are made above
+    """The state of a random stream on the CPU. Torch itself takes one by which it would read past its end."""
+    _RNG_BYTES(value, place)
+    left, seeded, following = struct.unpack_from("<iiQ", value.numpy().tobytes(), 8)
+    if seeded != 1 or not 1 <= left <= _RNG_WORDS or following > _RNG_WORDS or left + following > _RNG_WORDS + 1:
+        _refuse(place, "the state of a random stream")
 
 
 def tensors_like(own: Mapping[str, Tensor]) -> Check:

@@ -2,10 +2,13 @@
 
 import contextlib
 import io
+import json
+import pickle
 import random
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import zipfile
 
@@ -144,6 +147,32 @@ def a_measure_without_a_name(payload):
     payload["data"]["reference"][1, 2] = 0.5
 
 
+def moments_in_another_order(payload):
+    """Torch gives a weight the moments of its place in this list: of other shapes than were compared."""
+    payload["state"]["optimizer_policy"]["param_groups"][0]["params"].reverse()
+
+
+def a_random_stream_that_reads_past_its_end(payload):
+    payload["state"]["streams"]["rollouts"][8:24] = torch.tensor(list(struct.pack("<iiQ", 624, 1, 624)))
+
+
+def moments_with_a_negative_bit(payload):
+    moments = payload["state"]["optimizer_mle"]["state"][0]
+    moments["exp_avg_sq"] = torch._neg_view(-moments["exp_avg_sq"])
+
+
+def best_models_that_are_a_tensor(payload):
+    payload["best"]["models"] = torch.zeros(2)
+
+
+def epochs_without_end(payload):
+    payload["state"]["counts"]["epochs_done"]["pretrain_g"] = 2**63 - 1
+
+
+def a_folder_with_a_zero_byte(payload):
+    payload["folders"]["eval"] += "/a\0b"
+
+
 def a_list_in_itself(payload):
     payload["args"]["d_filters"].append(payload["args"]["d_filters"])
 
@@ -162,6 +191,12 @@ CRAFTED = [
     a_measure_without_a_name,
     a_list_in_itself,
     another_device,
+    moments_in_another_order,
+    a_random_stream_that_reads_past_its_end,
+    moments_with_a_negative_bit,
+    best_models_that_are_a_tensor,
+    epochs_without_end,
+    a_folder_with_a_zero_byte,
 ]
 
 
@@ -178,12 +213,32 @@ def test_a_crafted_checkpoint_is_refused(own, tmp_path, capsys, craft):
     assert snapshot(tmp_path) == before
 
 
+@pytest.mark.parametrize("value", [torch.zeros(2), [[[]]], "x" * 10**6, {"a": 1}])
+@pytest.mark.parametrize("name", ["self", "from_a_later_version"])
+def test_settings_that_there_are_not_are_left_out(own, name, value):
+    path = own / "train/last.pt"
+    payload = torch.load(path, weights_only=True)
+    payload["args"][name] = value
+    torch.save(payload, path)
+    assert call(main.main, "--resume", "--log_dir", str(path.parent)) == 0
+    assert name not in json.loads((path.parent / "config.json").read_text())["args"]
+
+
 def zip_with(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
-    return data.getvalue()
+    return as_torch_ends(data.getvalue())
+
+
+def as_torch_ends(data: bytes) -> bytes:
+    """A zip without attributes and with the end in 64 bits as well, as torch writes it."""
+    for entry in re.finditer(b"PK\1\2", data):
+        data = data[: entry.start() + 38] + bytes(4) + data[entry.start() + 42 :]
+    *_, number, size, start, _ = struct.unpack("<4s4H2LH", data[-22:])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, number, number, size, start)
+    return data[:-22] + record + struct.pack("<4sLQL", b"PK\6\7", 0, len(data) - 22, 1) + data[-22:]
 
 
 def doubled_tuples(steps: int) -> bytes:
@@ -204,6 +259,35 @@ def doubled_tuples(steps: int) -> bytes:
 )
 def test_strange_archives_are_refused(tmp_path, members):
     (tmp_path / "last.pt").write_bytes(zip_with(members))
+    with pytest.raises(UserError, match="is not a readable checkpoint"):
+        load_checkpoint(tmp_path / "last.pt")
+
+
+def test_an_archive_of_the_same_layout_is_read(tmp_path):
+    """So it is what the archives above hold that is refused."""
+    pickled = pickle.dumps({"format": 1}, 2)
+    (tmp_path / "last.pt").write_bytes(zip_with({"archive/data.pkl": pickled, "archive/version": b"3\n"}))
+    assert load_checkpoint(tmp_path / "last.pt") == {"format": 1}
+
+
+def two_archives_in_one_file():
+    """Zipfile takes the record of the end before its place, torch's reader the one at the place that is written there."""
+    pickles = (b"\x80\x02}.", doubled_tuples(60))
+    good, bad = (zip_with({"archive/data.pkl": pickled, "archive/version": b"3\n"}) for pickled in pickles)
+    return bad[:-42] + good[:-42] + struct.pack("<4sLQL", b"PK\6\7", 0, len(bad) - 98, 1) + good[-22:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps({"format": 1}, 2) + zip_with({"archive/data.pkl": b"\x80\x02}.", "archive/version": b"3\n"}),
+        two_archives_in_one_file(),
+        zip_with({"archive/data.pkl": b"\x80\x02}."}) + b"more",
+    ],
+    ids=["an older format before the archive", "two archives", "more after the archive"],
+)
+def test_files_that_two_readers_see_differently_are_refused(tmp_path, data):
+    (tmp_path / "last.pt").write_bytes(data)
     with pytest.raises(UserError, match="is not a readable checkpoint"):
         load_checkpoint(tmp_path / "last.pt")
 

@@ -1,12 +1,14 @@
 """A new run in place of an old one: at every moment there is the old one, or a new one that goes on."""
 
 import itertools
+import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
-from helpers.cli import assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, trained_state
+from helpers.cli import TINY, assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, trained_state
 from helpers.file_operations import ending_at
 from helpers.processes import start, wait_for_epochs
 
@@ -51,7 +53,7 @@ def test_at_every_file_operation_there_is_the_old_run_or_the_new_one(old, new, t
         seed = load_run(where / "train/last.pt")["args"]["seed"]
         if seed == 1:
             untouched += 1
-            left = {name: data for name, data in snapshot(where).items() if not name.endswith((".partial", ".writable"))}
+            left = {name: data for name, data in snapshot(where).items() if not Path(name).name.startswith(".")}
             assert left == before
             continue
         assert call(main.main, "--resume", "--log_dir", str(where / "train")) == 0, capsys.readouterr().err
@@ -136,6 +138,60 @@ def test_a_checkpoint_does_not_choose_where_evaluations_are_written(old, tmp_pat
     assert call(main.main, "--resume", "--log_dir", str(path.parent)) == 2
     assert_one_line_error(capsys, "give --eval_log_dir DIR")
     assert snapshot(tmp_path) == before
+
+
+def test_a_strangers_first_checkpoint_removes_no_events(old, tmp_path, capsys):
+    """It says that its process was to replace what lies beside it."""
+    path = tmp_path / "runs/train/last.pt"
+    shutil.copytree(old, tmp_path / "runs")
+    payload = torch.load(path, weights_only=True)
+    payload |= {"begun": False, "token": "", "marks": {"log": {}, "eval": {}}}
+    payload["folders"] = {"log": str(path.parent), "eval": str(tmp_path / "runs/eval")}
+    for token in ("", "a"):
+        torch.save({**payload, "token": token}, path)
+        before = snapshot(tmp_path)
+        for flags in ([], ["--eval_log_dir", str(tmp_path / "runs/eval")]):
+            assert call(main.main, "--resume", "--log_dir", str(path.parent), *flags) == 2
+            assert_one_line_error(capsys, "holds another run's events")
+            assert snapshot(tmp_path) == before
+
+
+KINDS = {
+    "pipe": lambda path, _mine: os.mkfifo(path),
+    "folder": lambda path, _mine: path.mkdir(),
+    "link": lambda path, mine: path.symlink_to(mine),
+    "second name": lambda path, mine: os.link(mine, path),
+}
+NAMES = ("train/metrics.jsonl", "train/previous.pt", "eval/events.out.tfevents.1", "train/.last.pt.partial")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_of_the_run_is_neither_waited_for_nor_written_to(old, tmp_path, capsys, name, kind):
+    shutil.copytree(old, tmp_path / "runs")
+    mine, path = tmp_path / "mine", tmp_path / "runs" / name
+    mine.write_text("mine")
+    path.unlink(missing_ok=True)
+    KINDS[kind](path, mine)
+    places = ["--log_dir", str(tmp_path / "runs/train"), "--eval_log_dir", str(tmp_path / "runs/eval")]
+    replaced = kind == "second name" and name.endswith((".pt", ".partial"))  # never written into
+    before = None if replaced else snapshot(tmp_path / "runs/eval")
+    for flags in (["--resume"], [*TINY, *NEW]):
+        assert call(main.main, *flags, *places) == (0 if replaced else 2)
+        if not replaced:
+            assert_one_line_error(capsys, Path(name).name)
+            assert snapshot(tmp_path / "runs/eval") == before
+        assert mine.read_text() == "mine"
+
+
+def test_logs_that_lack_a_part_are_named_and_stay_lines(old, tmp_path, capsys):
+    shutil.copytree(old, tmp_path / "runs")
+    path = tmp_path / "runs/train/training.jsonl"
+    path.write_bytes(path.read_bytes()[:-20])
+    flags = ["--log_dir", str(path.parent), "--eval_log_dir", str(tmp_path / "runs/eval"), "--pretrain_g_epochs", "3"]
+    assert call(main.main, "--resume", *flags) == 0
+    assert "training.jsonl is shorter than the checkpoint says" in capsys.readouterr().out
+    assert [row["epoch"] for row in json_lines(path)] == [1, 3]
 
 
 @pytest.mark.parametrize("place", ["runs/eval", "runs/eval/train", "eval/train", "runs/train", "runs/train/evaluations"])
