@@ -43,7 +43,10 @@ def keep(connection: socket.socket) -> dict:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
     while not message.endswith(b"\n"):
-        message += connection.recv(2**20)
+        more = connection.recv(2**20)
+        if not more:  # the client was killed before it had sent its command
+            os._exit(1)
+        message += more
     child = os.fork()
     if child == 0:
         connection.close()
