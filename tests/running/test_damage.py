@@ -22,7 +22,7 @@ import sample
 from running.checkpoint import load_checkpoint, load_run, save_checkpoint
 from support.errors import UserError
 
-FLIPS, MUTATIONS = 300, 120
+FLIPS, MUTATIONS = 300, 60
 
 
 @pytest.fixture

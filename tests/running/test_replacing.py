@@ -38,7 +38,7 @@ def new(tmp_path_factory):
 def test_at_every_file_operation_there_is_the_old_run_or_the_new_one(old, new, tmp_path, capsys, kill):
     """Whatever is left goes on: the old run as if nothing had been, the new one to the end that it would have had."""
     untouched, where = 0, tmp_path / "runs"
-    for operation in itertools.count(1, step=1 if kill else 3):
+    for operation in itertools.count(1, step=2 if kill else 5):
         shutil.rmtree(where, ignore_errors=True)
         shutil.copytree(old, where)
         before = snapshot(where)

@@ -26,7 +26,7 @@ RunLog.training = training
 
 def test_killed_runs_end_like_unbroken_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    counts = kill_runs(12, seed=3, folder=tmp_path, show=print, names=("recipe", "text"))
+    counts = kill_runs(6, seed=3, folder=tmp_path, show=print, names=("recipe", "text"))
     assert counts.keys() == {"equal", "kills"}, counts
 
 
@@ -40,7 +40,7 @@ def test_a_random_stream_that_is_not_restored_is_noticed(tmp_path, monkeypatch):
 def test_every_reader_takes_or_refuses_changed_inputs(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for reader in all_readers(tmp_path):
-        counts = fuzz(reader, inputs=60, seed=4, keep=tmp_path, show=print)
+        counts = fuzz(reader, inputs=40, seed=4, keep=tmp_path, show=print)
         assert counts["wrong"] == counts["hung"] == 0, (reader.name, counts)
 
 
