@@ -99,7 +99,7 @@ class OracleData(DataSet):
                 "oracle": schema.tensors_like(oracle.state_dict()),
                 "held_out": tokens,
                 "train": schema.optional(tokens),
-                "reference": schema.record(dict.fromkeys(("oracle_entropy", "oracle_entropy_error"), schema.number())),
+                "reference": schema.record(dict.fromkeys(("oracle_entropy", "oracle_entropy_error"), schema.number()), closed=True),
                 "train_rng": schema.RNG,
             }
         )
