@@ -14,6 +14,7 @@ from pathlib import Path
 import support.thread_patience  # noqa: F401  before torch is loaded
 
 # isort: split
+from fast import native
 from running.checkpoint import load_models
 from running.judging import SAMPLES, Judging, judge
 from running.moved_data import add_place_flags, data_of_run
@@ -56,6 +57,7 @@ def main(argv: list[str] | None = None) -> int:
     must_be_writable(args.run)
     set_up(args.threads)
     saved = load_models(args.run, args.which)
+    native.set_up_like(saved.args, device)
     data = data_of_run(args.run, saved.args, args, device)
     judge(args.run, saved, data, Judging(args.judges, args.seed, args.samples), print)
     return 0

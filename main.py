@@ -23,6 +23,7 @@ import torch
 
 from data_loader import make_data
 from data_set import DataSet
+from fast import native
 from oracle import save_oracle
 from running import memory
 from running.best import Best
@@ -148,6 +149,7 @@ def train(launch: Launch, device: torch.device) -> int:
     log = RunLog(log_dir, eval_log_dir)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
+    versions["draws"] = native.choice().words
     new = not checkpoint.get("begun", bool(checkpoint))
     again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
@@ -156,7 +158,7 @@ def train(launch: Launch, device: torch.device) -> int:
         else:
             go_on_with_logs(trainer, checkpoint, versions)
         log.line(data.summary())
-        log.line(f"on {versions['device']}; logs in {log_dir} and {args.eval_log_dir}")
+        log.line(f"on {versions['device']}; tokens are drawn by {versions['draws']}; logs in {log_dir} and {args.eval_log_dir}")
         with clean_stop(trainer):
             trainer.begin(new)
             (eval_log_dir / BEGINNING).unlink(missing_ok=True)
@@ -224,6 +226,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.is_train and args.d_precision == "tf32" and device.type != "cuda":
             raise UserError("--d_precision tf32: only CUDA devices have it")
         set_up(args.threads)
+        native.set_up(args.native_draws, device)
         if not args.is_train:
             return evaluate_only(launch, device)
         folders = (Path(args.log_dir), Path(args.eval_log_dir))

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from data_loader import data_set_class
 from data_set import TokenForm
+from fast import native
 from generator import Generator
 from residual.judges import Judges
 from residual.model import AT_ONCE, draw_in_parts
@@ -135,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.resample is None and args.resample_beta is not None:
         raise UserError("--resample_beta has no effect without --resample")
     saved = load_models(args.run, args.which)
+    native.set_up_like(saved.args, device)
     form = data_set_class(saved.args.dataset).form_of(saved.args, saved.form)
     if args.prime is not None:
         args.prime = form.read_prime(args.prime)

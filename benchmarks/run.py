@@ -32,6 +32,7 @@ from torch import Tensor
 
 import updates
 from data_loader import make_data
+from fast import native
 from fast.completion_scores import CompletionScorer, tables_are_faster
 from fast.completions import completions
 from fast.cuda_graphs import WARM_UP
@@ -269,6 +270,9 @@ def main() -> int:
     parser.add_argument(
         "--cuda_graphs", type=boolean, default=True, help="on CUDA: record operations and replay them (default: %(default)s)"
     )
+    parser.add_argument(
+        "--native_draws", choices=BY_NAME["native_draws"].type, default="auto", help="as of main.py (default: %(default)s)"
+    )
     parser.add_argument("--sharpen", type=float, default=1.0, help="multiply the generator's output weights (default: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="write the numbers as JSON as well")
     args = parser.parse_args()
@@ -276,7 +280,9 @@ def main() -> int:
         parser.error(f"no part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     set_up(args.threads)
     device = choose_device(args.device)
-    where = {"device": describe_device(device), "python": platform.python_version(), "torch": torch.__version__}
+    native.set_up(args.native_draws, device)
+    draws = native.choice().words
+    where = {"device": describe_device(device), "draws": draws, "python": platform.python_version(), "torch": torch.__version__}
     print(", ".join(f"{name} {value}" for name, value in where.items()))
     print(
         f"{'preset':<8} {'part':<9} {'plain':>10} {'fast':>10} {'products':>10}   {'plain / fast (min to max)':<28} fast / products"

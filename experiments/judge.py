@@ -27,6 +27,7 @@ from classifiers import CLASSIFIERS, Kind, Sequences, grouped, import_sklearn, s
 from tqdm import tqdm
 
 from data_set import DataSet
+from fast import native
 from generator import Generator
 from metrics import auc
 from residual.judges import Judges
@@ -178,6 +179,7 @@ def measure_run(folder: Path, args: argparse.Namespace) -> tuple[str, dict[str, 
         OSError: a file can't be read or written.
     """
     saved = load_models(folder, args.which)
+    native.set_up_like(saved.args, torch.device("cpu"))
     data = data_of_run(folder, saved.args, args, torch.device("cpu"))
     generator = saved_generator(saved)
     judges = None if args.resample is None else find_judges(saved, generator, args.resample_beta)

@@ -18,6 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fast import native
+from fast.native import NativeLayer
 from support.threads import on_cpu, scratch
 
 # Logits computed at a time: few enough for a CPU's cache, enough to keep a GPU busy.
@@ -66,26 +68,18 @@ class SoftmaxSampler:
     def __init__(self, weight: Tensor, bias: Tensor, temperature: float = 1.0):
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be a positive number, not {temperature}")
-        vocab_size, hidden_dim = weight.shape
+        vocab_size = len(weight)
         self.block_size = math.ceil(math.sqrt(vocab_size))  # S
         self.num_blocks = math.ceil(vocab_size / self.block_size)  # G
-        columns = self.block_size * self.num_blocks
         device = weight.device.type
-        self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // columns))
-        matrix = weight.new_zeros(hidden_dim + 2, columns)
-        matrix[:hidden_dim, :vocab_size] = weight.detach().t() / temperature
-        matrix[hidden_dim, :vocab_size] = bias.detach() / temperature  # a separate addition would take twice as long on a CPU
-        matrix[: hidden_dim + 1, vocab_size:] = matrix[
-            : hidden_dim + 1, :1
-        ]  # surplus columns copy token 0, so they never raise the maximum
-        matrix[hidden_dim + 1].fill_(-1)
-        matrix = matrix.view(-1, self.block_size, self.num_blocks).transpose(1, 2).reshape(-1, columns)
-        bound, probes = -1.0, matrix
-        if on_cpu(weight.device):
-            norms = matrix[:-1].norm(dim=0)
-            bound = norms.max().item()
-            probes = matrix[:, norms.topk(min(PROBES, columns)).indices].contiguous()  # (H + 2, P)
-        self.layer = OutputLayer(matrix, probes, bound, vocab_size)
+        self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // (self.block_size * self.num_blocks)))
+        kernel = native.choice().kernel
+        self.layer: OutputLayer | NativeLayer
+        if kernel is not None and on_cpu(weight.device) and weight.dtype == torch.float32:
+            order = torch.arange(self.block_size * self.num_blocks).view(self.block_size, -1).t().flatten()
+            self.layer = NativeLayer(kernel, weight, bias, temperature, order[order < vocab_size])
+        else:
+            self.layer = lay_out(weight, bias, temperature, self.block_size, self.num_blocks)
 
     def draw(self, hidden: Tensor, uniforms: Tensor) -> Tensor:
         """One token for each uniform number: hidden (M, H), uniforms (M,) or (M, K) in [0, 1) float64 -> int64 like uniforms."""
@@ -95,6 +89,8 @@ class SoftmaxSampler:
 
     def draw_padded(self, rows: Tensor, uniforms: Tensor) -> Tensor:
         """The same for rows (M, H + 2) with the two columns of `OutputLayer`; the last one is 0 before and after the call."""
+        if isinstance(self.layer, NativeLayer):
+            return self.layer.draw(rows, uniforms)
         tokens = []
         for part, numbers in zip(rows.split(self.max_rows), uniforms.view(len(rows), -1).split(self.max_rows), strict=True):
             blocks = self.weights_buffer(len(part))
@@ -103,8 +99,28 @@ class SoftmaxSampler:
         return torch.cat(tokens).view(uniforms.shape)
 
     def weights_buffer(self, num: int) -> Tensor:
-        """This thread's buffer for the weights of `num` rows: (num, G, S)."""
+        """This thread's buffer for torch's weights of `num` rows: (num, G, S)."""
         return scratch("weights", (num, self.num_blocks, self.block_size), self.layer.matrix)
+
+
+def lay_out(weight: Tensor, bias: Tensor, temperature: float, block_size: int, num_blocks: int) -> OutputLayer:
+    """The output layer of weights (V, H) and a bias (V,) for blocks of S tokens."""
+    vocab_size, hidden_dim = weight.shape
+    columns = block_size * num_blocks
+    matrix = weight.new_zeros(hidden_dim + 2, columns)
+    matrix[:hidden_dim, :vocab_size] = weight.detach().t() / temperature
+    matrix[hidden_dim, :vocab_size] = bias.detach() / temperature  # a separate addition would take twice as long on a CPU
+    matrix[: hidden_dim + 1, vocab_size:] = matrix[
+        : hidden_dim + 1, :1
+    ]  # surplus columns copy token 0, so they never raise the maximum
+    matrix[hidden_dim + 1].fill_(-1)
+    matrix = matrix.view(-1, block_size, num_blocks).transpose(1, 2).reshape(-1, columns)
+    bound, probes = -1.0, matrix
+    if on_cpu(weight.device):
+        norms = matrix[:-1].norm(dim=0)
+        bound = norms.max().item()
+        probes = matrix[:, norms.topk(min(PROBES, columns)).indices].contiguous()  # (H + 2, P)
+    return OutputLayer(matrix, probes, bound, vocab_size)
 
 
 # The two functions below also run as TorchScript: constants stand inside them, arguments are tensors, numbers and NamedTuples.

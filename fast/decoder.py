@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.categorical import OutputLayer, SoftmaxSampler, draw_from_blocks, softmax_weights
+from fast.native import NativeLayer
 from support.threads import on_cpu, run_all, scratch
 
 TABLE_ELEMENTS = 100_000_000  # a larger table is not built
@@ -122,7 +123,9 @@ class Decoder:
         return torch.where(last == self.end_token, last, drawn)
 
     def finish(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
-        """Draw all tokens from position `first` on, in place: (M, T). On a CPU a chunk of rows is one call without Python's lock.
+        """Draw all tokens from position `first` on, in place: (M, T).
+
+        On a CPU a chunk of rows is one call without Python's lock; with native draws, each LSTM step and each draw is one.
 
         Args:
             tokens: the sequences; columns from `first` on are overwritten.
@@ -131,13 +134,23 @@ class Decoder:
             states: the LSTM states before `last` is read; updated in place.
             uniforms: (T − first, M).
         """
-        finish = compiled_finish_rows() if on_cpu(tokens.device) else finish_rows
+        if isinstance(self.sampler.layer, NativeLayer):
+            self._finish_natively(tokens, first, last, states, uniforms)
+            return
+        finish = compiled(finish_rows) if on_cpu(tokens.device) else finish_rows
         for start in range(0, len(tokens), self.sampler.max_rows):
             rows = slice(start, start + self.sampler.max_rows)
             num = len(tokens[rows])
             buffers = (self._gates_buffer(num), self.sampler.weights_buffer(num))
             chunk = (tokens[rows], first, last[rows], select_rows(states, rows), uniforms[:, rows])
             finish(*chunk, self.weights, self.sampler.layer, self.end_token, *buffers)
+
+    def _finish_natively(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
+        advance, gates = compiled(advance_rows), self._gates_buffer(len(tokens))
+        for position in range(first, tokens.shape[1]):
+            advance(last, states, self.weights, gates)
+            last = self.draw(states, uniforms[position - first], last if position > 0 else None)
+            tokens[:, position] = last
 
     def _gates_buffer(self, num: int) -> Tensor:
         return scratch("gates", (num, 4 * self.hidden_dim), self.weights.bias)
@@ -187,17 +200,17 @@ def finish_rows(
 
 
 @functools.cache
-def compiled_finish_rows() -> Callable[..., None]:
-    """`finish_rows` as TorchScript, which runs without Python's lock, so that threads do not wait for each other.
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """`advance_rows` or `finish_rows` as TorchScript, which runs without Python's lock, so that threads do not wait for each other.
 
     TorchScript is deprecated. Where it is gone, this is the plain function: the same operations and results.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return torch.jit.script(finish_rows)
+            return torch.jit.script(function)
         except Exception:  # a future version may raise anything
-            return finish_rows
+            return function
 
 
 def sample_tokens(model: LanguageModel, uniforms: Tensor, temperature: float, prefix: Tensor) -> Tensor:

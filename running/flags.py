@@ -70,6 +70,13 @@ RUN_FLAGS = (
     ),
     _run(name="device", type=str, default="auto", help="auto, cpu, cuda or cuda:N; auto takes CUDA where there is one"),
     _run(name="threads", type=whole(0, MAX_THREADS), default=0, help="CPU threads; 0 leaves the choice to torch"),
+    _run(
+        name="native_draws",
+        type=("auto", "True", "False"),
+        default="auto",
+        before="False",
+        help="on CPUs, draw tokens by code that the C compiler cc makes at the first start; auto: by torch where that fails",
+    ),
     _run(name="cuda_graphs", type=boolean, default=True, help="on CUDA, record the operations of fixed shapes and replay them"),
     _run(
         name="profile",

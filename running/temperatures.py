@@ -14,6 +14,7 @@ import torch
 
 from data_loader import make_data
 from data_set import DataSet
+from fast import native
 from generator import Generator
 from running.checkpoint import load_run, must_fit
 from running.run_folder import LAST
@@ -42,6 +43,7 @@ def records_at(folder: Path, temperatures: list[float]) -> list[dict[str, Any]]:
     checkpoint = load_run(folder / LAST)
     args = argparse.Namespace(**checkpoint["args"])
     device = choose_device("auto")
+    native.set_up_like(args, device)
     with must_fit():
         data = make_data(args, device, checkpoint["data"])
         generator = make_generator(args)

@@ -12,3 +12,14 @@ def _one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _torch_draws_unless_a_test_says_otherwise():
+    """A command that ran in this process has chosen what draws."""
+    yield
+    import torch
+
+    from fast import native
+
+    native.set_up("False", torch.device("cpu"))

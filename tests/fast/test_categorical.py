@@ -5,6 +5,7 @@ import torch
 
 from fast.categorical import SoftmaxSampler, draw_from_blocks
 
+pytestmark = pytest.mark.usefixtures("draws")
 CUDA = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))
 # 99.99 % point of the χ² distribution: df + z·sqrt(2·df) + 2/3·(z² - 1), with z = 3.72 (Cornish-Fisher)
 Z = 3.72

@@ -8,6 +8,8 @@ from fast import completions as completions_module
 from fast.categorical import SoftmaxSampler
 from fast.completions import completions
 
+pytestmark = pytest.mark.usefixtures("draws")
+
 
 def plain_draw(model, hidden, uniform):
     """Inverse of the cumulative sum in float64, the tokens in the order g, g + G, ... of the two-level sum."""

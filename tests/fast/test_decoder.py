@@ -8,18 +8,20 @@ from fast import decoder
 from fast.decoder import Decoder
 from generator import Generator
 
+pytestmark = pytest.mark.usefixtures("draws")
+
 
 def test_without_torchscript_the_draws_are_the_same(monkeypatch):
     policy = tiny_generator(vocab_size=23, hidden_dim=6, scale=2.0)
     first = policy.sample(40, 7, torch.Generator().manual_seed(2))
-    assert isinstance(decoder.compiled_finish_rows(), torch.jit.ScriptFunction)
+    assert isinstance(decoder.compiled(decoder.finish_rows), torch.jit.ScriptFunction)
     monkeypatch.setattr(torch.jit, "script", lambda function: 1 / 0)
-    decoder.compiled_finish_rows.cache_clear()
+    decoder.compiled.cache_clear()
     try:
-        assert decoder.compiled_finish_rows() is decoder.finish_rows
+        assert decoder.compiled(decoder.finish_rows) is decoder.finish_rows
         assert torch.equal(policy.sample(40, 7, torch.Generator().manual_seed(2)), first)
     finally:
-        decoder.compiled_finish_rows.cache_clear()
+        decoder.compiled.cache_clear()
 
 
 @pytest.mark.parametrize("expected_rows", [1, 10**6])

@@ -36,6 +36,7 @@ def test_a_run_leaves_the_files_that_the_readme_names(finished):
     config = json.loads((finished / "train/config.json").read_text())
     assert config["args"]["pretrain_g_epochs"] == PRETRAINED
     assert config["versions"]["torch"] == torch.__version__
+    assert config["versions"]["draws"].startswith(("native code (", "torch (there is no C compiler"))
     final = json.loads((finished / "train/final.json").read_text())
     assert final["samples"] == 50
     assert final["step"] == STEPS

@@ -1,0 +1,167 @@
+"""The drawing kernel: the draws of torch's path, and torch's path wherever it can't be used."""
+
+import ctypes
+import os
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+
+from fast import native
+from fast.categorical import SoftmaxSampler
+from support.errors import UserError
+
+CPU = torch.device("cpu")
+COMPILER = shutil.which("cc")
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler")
+
+
+@pytest.fixture
+def own_cache(tmp_path, monkeypatch):
+    """An empty cache folder, and no kernel loaded yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    native.load.cache_clear()
+    yield tmp_path / "cache/seqgan"
+    native.load.cache_clear()
+
+
+def inputs(vocab_size, hidden_dim, rows, scale=1.0):
+    rng = torch.Generator().manual_seed(vocab_size)
+    weight, bias = torch.randn(vocab_size, hidden_dim, generator=rng) * scale, torch.randn(vocab_size, generator=rng)
+    hidden = torch.rand(rows, hidden_dim, generator=rng) * 2 - 1
+    return weight, bias, hidden, torch.rand(rows, 3, dtype=torch.float64, generator=rng)
+
+
+def drawn_by(setting, weight, bias, hidden, uniforms, temperature=1.0):
+    native.set_up(setting, CPU)
+    return SoftmaxSampler(weight, bias, temperature).draw(hidden, uniforms)
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0])
+@pytest.mark.parametrize(("vocab_size", "hidden_dim"), [(1, 1), (31, 2), (32, 5), (33, 8), (89, 32), (2047, 7), (5000, 50)])
+def test_native_draws_are_those_of_torch_up_to_rounding(vocab_size, hidden_dim, scale):
+    values = inputs(vocab_size, hidden_dim, 2000, scale)
+    differ = (drawn_by("True", *values) != drawn_by("False", *values)).sum()
+    assert differ <= 2 + scale / 5 + vocab_size / 1000  # rounding grows with the logits; each token has a boundary
+
+
+@needs_compiler
+@pytest.mark.parametrize("temperature", [0.01, 1e-4])
+def test_a_temperature_near_zero_draws_the_largest_logit(temperature):
+    weight, bias, hidden, uniforms = inputs(700, 9, 300)
+    logits = hidden @ weight.t() + bias
+    two = logits.topk(2).values
+    sure = two[:, 0] - two[:, 1] > 60 * temperature
+    tokens = drawn_by("True", weight, bias, hidden, uniforms, temperature)
+    assert sure.sum() > 50 and (tokens == logits.argmax(1, keepdim=True))[sure].all()
+
+
+@needs_compiler
+def test_a_logit_far_above_those_of_all_groups_before_it_is_drawn():
+    """The sums of the earlier groups, which no longer fit into float32 beside it, shrink with its shift."""
+    bias = torch.linspace(0, 3000, 4000).round()
+    grid = torch.linspace(0, 1 - 2.0**-53, 9999, dtype=torch.float64)[None]
+    tokens = drawn_by("True", torch.zeros(4000, 1), bias, torch.zeros(1, 1), grid)
+    counts = torch.bincount(tokens[0], minlength=4000)
+    assert ((counts - 9999 * bias.double().softmax(dim=0)).abs() <= 2).all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("broken", [float("nan"), float("inf"), -float("inf"), 3e38])
+def test_numbers_out_of_range_draw_valid_tokens(broken):
+    for where in range(3):
+        weight, bias, hidden, uniforms = inputs(100, 4, 50)
+        (weight, bias, hidden)[where].view(-1)[5::7] = broken
+        tokens = drawn_by("True", weight, bias, hidden, uniforms)
+        assert tokens.min() >= 0 and tokens.max() < 100
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_neither_the_rows_of_a_call_nor_threads_change_a_draw(scale):
+    weight, bias, hidden, uniforms = inputs(1000, 20, 500, scale)
+    together = drawn_by("True", weight, bias, hidden, uniforms)
+    sampler = SoftmaxSampler(weight, bias)
+    for size in (1, 7, 193):
+        parts = [sampler.draw(h, u) for h, u in zip(hidden.split(size), uniforms.split(size), strict=True)]
+        assert torch.equal(torch.cat(parts), together)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: sampler.draw(hidden, uniforms), range(16)))
+    assert all(torch.equal(tokens, together) for tokens in found)
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="flags of x86-64 compilers")
+@pytest.mark.parametrize(
+    ("cpu", "feature"), [("x86-64", "sse2"), ("haswell", "avx2"), ("skylake-avx512", "avx512f"), ("native", "fpu")]
+)
+def test_the_kernel_compiles_without_warnings_and_draws_right_on_other_cpus(cpu, feature, tmp_path):
+    library = tmp_path / "draw.so"
+    command = [COMPILER, *native.FLAGS, "-Wall", "-Wextra", "-Werror", f"-march={cpu}", native.SOURCE, "-o", library, "-lm"]
+    subprocess.run(command, check=True)
+    if feature in native._cpu().split():
+        native.check(native.kernel_of(library))
+
+
+def test_a_kernel_that_draws_wrongly_is_refused():
+    with pytest.raises(RuntimeError, match="of 1000 draws of the compiled kernel are wrong"):
+        native.check(lambda layer, rows, stride, count, uniforms, draws, tokens, space: ctypes.memset(tokens, 0, 8 * count * draws))
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (None, "there is no C compiler cc"),
+        ("echo 'cc: no such flag' >&2; exit 1", "fails: cc: no such flag"),
+        ("exit 3", "fails: status 3"),
+        ("echo version 1", "draw.so"),  # the library is missing
+        ('while [ $# != 0 ]; do [ "$1" != -o ] || echo text > "$2"; shift; done; echo version 1', "draw.so"),  # it is no library
+    ],
+)
+def test_without_a_working_compiler_torch_draws_and_says_why(script, reason, tmp_path, monkeypatch, own_cache):
+    (tmp_path / "bin").mkdir()
+    if script is not None:
+        (tmp_path / "bin/cc").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "bin/cc").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    native.set_up("auto", CPU)
+    assert native.choice().kernel is None
+    assert native.choice().words.startswith("torch (") and reason in native.choice().words and "\n" not in native.choice().words
+    with pytest.raises(UserError, match="--native_draws True: ") as caught:
+        native.set_up("True", CPU)
+    assert reason in str(caught.value)
+
+
+def test_a_gpu_draws_by_torch():
+    native.set_up("auto", torch.device("cuda"))
+    assert native.choice().kernel is None
+
+
+@needs_compiler
+def test_the_compiler_runs_once_for_all_processes(own_cache, monkeypatch):
+    calls = []
+    run = native._run
+    monkeypatch.setattr(native, "_run", lambda *command: calls.append(command[1]) or run(*command))
+
+    def compilations():
+        calls.clear()
+        native.load.cache_clear()  # as a new process
+        native.set_up("True", CPU)
+        return [call for call in calls if call != "--version"]
+
+    assert len(compilations()) == 1
+    assert compilations() == []
+    (path,) = own_cache.iterdir()
+    damaged = bytearray(path.read_bytes())
+    damaged[-100] ^= 1
+    path.write_bytes(damaged)
+    assert len(compilations()) == 1
+    path.chmod(0o666)  # anybody may have written it
+    assert len(compilations()) == 1
+    monkeypatch.setattr(native, "cache_path", lambda *key: None)  # a user without a home
+    assert len(compilations()) == 1
+    assert [p.name for p in own_cache.iterdir()] == [path.name] and os.stat(path).st_mode & 0o777 == 0o600
