@@ -100,7 +100,7 @@ class OracleData(DataSet):
                 "held_out": tokens,
                 "train": schema.optional(tokens),
                 "reference": schema.record(dict.fromkeys(("oracle_entropy", "oracle_entropy_error"), schema.number()), closed=True),
-                "train_rng": schema.RNG,
+                "train_rng": schema.random_stream,
             },
             closed=True,
         )

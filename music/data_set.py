@@ -151,7 +151,7 @@ class TuneData(DataSet):
     @classmethod
     def saved_schema(cls, _settings: argparse.Namespace) -> schema.Check:
         """What tells whether the tunes are the same, the measures of real ones, and the random stream of the batches."""
-        parts = {"fingerprint": schema.text, "reference": schema.mapping(schema.number()), "train_rng": schema.RNG}
+        parts = {"fingerprint": schema.text, "reference": schema.mapping(schema.number()), "train_rng": schema.random_stream}
         return schema.record(parts, {"valid_fingerprint": schema.text}, closed=True)
 
     def fresh(self, num: int) -> Tensor:

@@ -129,7 +129,8 @@ def check_run(payload: dict[str, Any]) -> None:
     models = _models(args)
     epochs = schema.record(dict.fromkeys(PHASES, EPOCHS), closed=True)
     counts = schema.record({"epochs_done": epochs, "clipped": BY_PHASE, "steps": BY_PHASE}, closed=True)
-    streams = schema.record(dict.fromkeys(FIRST_STREAMS, schema.RNG), dict.fromkeys(LATER_STREAMS, schema.RNG), closed=True)
+    first, later = (dict.fromkeys(names, schema.random_stream) for names in (FIRST_STREAMS, LATER_STREAMS))
+    streams = schema.record(first, later, closed=True)
     state = schema.record(
         {**models, "counts": counts, "streams": streams, "seconds": schema.number(low=0)}, {"reference": models["generator"]}
     )

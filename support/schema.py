@@ -198,7 +198,7 @@ _RNG_BYTES = tensor(torch.uint8, (5056,))
 _RNG_WORDS = 624  # of the Mersenne Twister
 
 
-def RNG(value: Any, place: str) -> None:  # noqa: N802  a check like those that are made above
+def random_stream(value: Any, place: str) -> None:
     """The state of a random stream on the CPU. Torch itself takes one by which it would read past its end."""
     _RNG_BYTES(value, place)
     left, seeded, following = struct.unpack_from("<iiQ", value.numpy().tobytes(), 8)

@@ -147,7 +147,7 @@ class TextData(DataSet):
         """The vocabulary, what tells whether the text is the same, and the random stream of the batches."""
         shown = schema.record(dict.fromkeys(("real_bleu2", "real_bleu4"), schema.number()))
         reference = schema.both(shown, schema.mapping(schema.number()))
-        parts = {"fingerprint": schema.text, "vocabulary": schema.text, "reference": reference, "train_rng": schema.RNG}
+        parts = {"fingerprint": schema.text, "vocabulary": schema.text, "reference": reference, "train_rng": schema.random_stream}
         return schema.record(parts, closed=True)
 
     def _as_tokens(self, lines: Tensor) -> Tensor:
