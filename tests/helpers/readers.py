@@ -253,8 +253,9 @@ def all_readers(folder: Path) -> list[Reader]:
     """Every reader, with files of its own below a folder; XDG_CACHE_HOME must lie there as well."""
 
     def own(name: str) -> Path:
-        (folder / name).mkdir()
-        return folder / name
+        path = folder / "readers" / name
+        path.mkdir(parents=True)
+        return path
 
     return [
         *checkpoints(own("checkpoints")),
