@@ -32,7 +32,7 @@ def main() -> int:
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp(prefix="stress"))
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
+    os.environ["XDG_CACHE_HOME"] = str(folder / "cache")  # of the runs that are killed
     faults = 0
     names = [name for name in KINDS if args.only in name]
     if args.kills and names:
@@ -40,6 +40,7 @@ def main() -> int:
         counts = kill_runs(args.kills, args.seed, folder, print, names=names)
         faults += sum(number for end, number in counts.items() if end not in ("equal", "kills"))
         print(f"kills: {dict(counts)}, {time.monotonic() - start:.0f} s", flush=True)
+    os.environ["XDG_CACHE_HOME"] = str(folder / "readers/cache")
     for reader in all_readers(folder) if args.inputs else []:
         if args.only in reader.name:
             start = time.monotonic()
