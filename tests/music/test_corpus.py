@@ -259,3 +259,11 @@ def test_nottingham_agrees_with_its_manifest():
         pitches = t[t > 0].astype(int) + 20
         assert int(row["melody_lo"]) <= pitches.min()
         assert pitches.max() <= int(row["melody_hi"])
+
+
+def test_a_folder_of_many_files_is_not_searched_to_its_end(tmp_path, monkeypatch):
+    """A checkpoint may name the whole disk as the folder of its tunes."""
+    source = split_folder(tmp_path / "tunes", train=1, valid=1, test=1)
+    monkeypatch.setattr(corpus, "MAX_MEMBERS", 5)  # three folders and a file in each are six
+    with pytest.raises(CorpusError, match="has more than 5 files and folders in it"):
+        load_corpus(source, Grid(), 1)
