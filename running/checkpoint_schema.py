@@ -87,11 +87,6 @@ def _model(make: Callable[[], torch.nn.Module]) -> tuple[schema.Check, schema.Ch
     return schema.tensors_like(model.state_dict()), _adam_of([tuple(p.shape) for p in model.parameters() if p.requires_grad])
 
 
-def generator_weights(args: argparse.Namespace) -> schema.Check:
-    """The weights of a run's generator."""
-    return _model(lambda: unset_generator(args))[0]
-
-
 def _models(args: argparse.Namespace) -> dict[str, schema.Check]:
     """The parts of a state that have the sizes of its models."""
     of_g, adam_of_g = _model(lambda: unset_generator(args))
@@ -102,10 +97,10 @@ def _models(args: argparse.Namespace) -> dict[str, schema.Check]:
     }
 
 
-def _best(args: argparse.Namespace) -> schema.Check:
-    """The best evaluation as a checkpoint holds it: without models before the first one."""
+def _best(parts: dict[str, schema.Check]) -> schema.Check:
+    """The best evaluation as a checkpoint holds it: without models before the first one; given the checks of `_models`."""
     shared = {"nll_valid": schema.number(), "waited": COUNT, "ended_early": schema.truth}
-    models = schema.record({"generator": generator_weights(args)}, {"discriminator": _models(args)["discriminator"]}, closed=True)
+    models = schema.record({"generator": parts["generator"]}, {"discriminator": parts["discriminator"]}, closed=True)
     nothing = schema.record({}, closed=True)
     before = schema.record({**shared, "where": nothing, "models": nothing, "latest": schema.mapping(schema.number())}, closed=True)
     after = schema.record({**shared, "where": WHERE, "models": models, "latest": LATEST}, closed=True)
@@ -145,7 +140,7 @@ def check_run(payload: dict[str, Any]) -> None:
         },
         {
             "watch": schema.record({"lowest": schema.optional(schema.number()), "warned": schema.truth}, closed=True),
-            "best": _best(args),
+            "best": _best(models),
             "begun": schema.truth,
             "token": schema.text_of(100),
         },
@@ -155,5 +150,6 @@ def check_run(payload: dict[str, Any]) -> None:
 def check_best(payload: dict[str, Any]) -> None:
     """Check best.pt, whose settings have every flag; raises UnfitError."""
     about = ("format", "kind", "args", "data")
-    _best(check_settings(payload["args"]))({name: value for name, value in payload.items() if name not in about}, "")
+    models = _models(check_settings(payload["args"]))
+    _best(models)({name: value for name, value in payload.items() if name not in about}, "")
     schema.record({"data": schema.mapping(schema.anything)})(payload, "")
