@@ -13,14 +13,17 @@ from torch import Tensor
 
 from discriminator import Discriminator
 from generator import Generator
+from support.threads import on_cpu, run_all
 
 LOGITS_AT_ONCE = 2**22  # numbers of (M, T, V)
 SEQUENCES_AT_ONCE = 1000  # bounds the memory of the LSTM's hidden states
+SEQUENCES_OF_A_THREAD = 250  # on a CPU, where each thread takes so many
 
 
 def sequence_nll(model: Generator, tokens: Tensor) -> Tensor:
     """−log-likelihood of whole sequences under a model, in nats: (M, T) -> (M,) float64."""
-    return torch.cat([model.nll(part).double().sum(dim=1) for part in tokens.split(SEQUENCES_AT_ONCE)])
+    parts = tokens.split(SEQUENCES_OF_A_THREAD if on_cpu(tokens.device) else SEQUENCES_AT_ONCE)
+    return torch.cat(run_all([lambda part=part: model.nll(part).double().sum(dim=1) for part in parts], tokens.device))
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

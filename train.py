@@ -71,9 +71,12 @@ def mle_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs
 
 
 def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
-    """One d-step, then an evaluation of D on held-out real and freshly generated sequences."""
+    """One d-step; every `--eval_every` epochs and at the end D's scores of held-out real and freshly generated sequences."""
     values = discriminator_training_scores([d_step(state, data, args)])  # lines 4 and 5
-    rng = stream(args.seed, "evaluation of D", state.epochs_done["pretrain_d"] + 1)
+    epoch = state.epochs_done["pretrain_d"] + 1
+    if not args.evaluate or (epoch % args.eval_every and epoch != args.pretrain_d_epochs):
+        return values
+    rng = stream(args.seed, "evaluation of D", epoch)
     fresh = state.generator.sample(len(data.held_out), args.seq_len, rng)
     return {**values, **held_out_scores(state.discriminator, data.held_out, fresh)}
 

@@ -18,14 +18,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fast import native
-from fast.native import NativeLayer
-from support.threads import on_cpu, scratch
+from fast.native import NativeLayer, kernel_for
+from support.threads import on_cpu, scratch, second_level_cache
 
 # Logits computed at a time: few enough for a CPU's cache, enough to keep a GPU busy.
 CHUNK_ELEMENTS = {"cpu": 1_280_000, "cuda": 64_000_000}
-# The same for drawing, which writes them into a reused buffer.
-DRAW_ELEMENTS = {"cpu": 2_600_000, "cuda": 64_000_000}
+# The same for drawing by torch, which writes them into a reused buffer. Smaller chunks suit CPUs with a small second-level cache.
+LARGE_CACHE = 2**20  # bytes
+DRAW_ELEMENTS = {"cpu": 1_300_000 if 0 < second_level_cache() < LARGE_CACHE else 2_600_000, "cuda": 64_000_000}
 MAX_ROWS = {"cpu": 2048, "cuda": 2**31}  # of a chunk of draws, where V is small
 PROBES = 256  # tokens whose logits estimate a row's largest one
 
@@ -73,9 +73,9 @@ class SoftmaxSampler:
         self.num_blocks = math.ceil(vocab_size / self.block_size)  # G
         device = weight.device.type
         self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // (self.block_size * self.num_blocks)))
-        kernel = native.choice().kernel
+        kernel = kernel_for(weight)
         self.layer: OutputLayer | NativeLayer
-        if kernel is not None and on_cpu(weight.device) and weight.dtype == torch.float32:
+        if kernel is not None:
             order = torch.arange(self.block_size * self.num_blocks).view(self.block_size, -1).t().flatten()
             self.layer = NativeLayer(kernel, weight, bias, temperature, order[order < vocab_size])
         else:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fast.cuda_graphs import PLAIN_RUNNER, Runner
 from fast.decoder import Decoder, LanguageModel, RowStates, repeat_rows, select_rows
 from support.device import to_device
-from support.threads import on_cpu, run_all
+from support.threads import on_cpu, run_all, slices
 
 
 @torch.no_grad()
@@ -78,7 +78,7 @@ def _complete_each(decoder: Decoder, start_token: int, tokens: Tensor, uniforms:
             whole[going_on] = part
 
     size = max(1, decoder.sampler.max_rows // num_rollouts)
-    parts = [slice(start, min(start + size, batch)) for start in range(0, batch, size)]
+    parts = slices(batch, size)
     tasks = []
     decoder.advance(torch.full_like(tokens[:, 0], start_token), state)
     for prefix in range(1, seq_len):

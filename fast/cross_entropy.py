@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from fast.categorical import chunk_rows
-from support.threads import run_all, scratch
+from fast.native import NativeLayer, kernel_for
+from support.threads import run_all, scratch, slices
 
 LOWEST_LOG_PROBABILITY = -80.0  # exp of less is near the denormals, slow on a CPU; as a gradient it changes no float32 weight
+NATIVE_ROWS = 1920  # that one thread gives to the kernel at a time
 
 
 def weighted_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -40,20 +42,26 @@ def weighted_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, 
 @torch.no_grad()
 def token_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """−log softmax(hidden_i Wᵀ + b)[target_i], without gradients: (M, H) and (M,) -> (M,), in nats; arguments as above."""
-    matrix = torch.cat([weight.t(), bias[None]])  # (H + 1, V)
     result = torch.empty_like(hidden[:, 0])
+    kernel = kernel_for(weight)
+    layer = None if kernel is None else NativeLayer(kernel, weight, bias)
+    matrix = torch.cat([weight.t(), bias[None]]) if layer is None else None  # (H + 1, V)
 
     def task(rows: slice) -> None:
-        padded = torch.nn.functional.pad(hidden[rows], (0, 1), value=1.0)
+        part, index = hidden[rows], targets[rows]
+        if layer is not None:
+            result[rows] = layer.log_sums(part) - ((part * weight[index]).sum(dim=1) + bias[index])
+            return
+        padded = torch.nn.functional.pad(part, (0, 1), value=1.0)
         logits = scratch("logits", (len(padded), len(weight)), matrix)
         torch.mm(padded, matrix, out=logits)
-        target = logits.gather(1, targets[rows, None])
+        target = logits.gather(1, index[:, None])
         largest = logits.amax(dim=1, keepdim=True)
         weights = logits.sub_(largest).clamp_(min=LOWEST_LOG_PROBABILITY).exp_()
         result[rows] = (weights.sum(dim=1, keepdim=True).log_() + (largest - target))[:, 0]
 
-    size = 2 * chunk_rows(len(weight), weight.device)
-    run_all([partial(task, slice(first, first + size)) for first in range(0, len(hidden), size)], weight.device)
+    size = 2 * chunk_rows(len(weight), weight.device) if layer is None else NATIVE_ROWS
+    run_all([partial(task, rows) for rows in slices(len(hidden), size)], weight.device)
     return result
 
 

@@ -9,6 +9,7 @@ Shapes: M rows, T tokens, V tokens in the vocabulary, E embedding, H hidden unit
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -18,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from fast.categorical import OutputLayer, SoftmaxSampler, draw_from_blocks, softmax_weights
-from fast.native import NativeLayer
-from support.threads import on_cpu, run_all, scratch
+from fast.native import CHUNK, NativeLayer, NativeLstm
+from support.threads import on_cpu, run_all, scratch, slices
 
 TABLE_ELEMENTS = 100_000_000  # a larger table is not built
+NATIVE_ROWS = 12  # that the kernel takes together
 
 
 class LanguageModel(Protocol):
@@ -97,12 +99,16 @@ class Decoder:
         )
         bias = bias + other_bias
         embedding = model.embed.weight.detach()
-        input_weight = input_weight.t().contiguous()  # (E, 4H)
-        table = bias.new_empty(0, len(bias))
-        if expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
-            table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)
-        self.weights = CellWeights(table, embedding, input_weight, bias, recurrent.t().contiguous())
+        input_weight, recurrent = input_weight.t().contiguous(), recurrent.t().contiguous()  # (E, 4H), (H, 4H)
         self.end_token = -1 if model.end_token is None else model.end_token
+        table = bias.new_empty(0, len(bias))
+        self.native = None
+        if isinstance(self.sampler.layer, NativeLayer):
+            weights = torch.cat([bias[None], input_weight, recurrent]).view(-1, 4, self.hidden_dim)
+            self.native = NativeLstm(self.sampler.layer, embedding, weights, self.end_token)
+        elif expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
+            table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)
+        self.weights = CellWeights(table, embedding, input_weight, bias, recurrent)
 
     def zero_states(self, num: int) -> RowStates:
         """The states before the start token."""
@@ -125,7 +131,7 @@ class Decoder:
     def finish(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
         """Draw all tokens from position `first` on, in place: (M, T).
 
-        On a CPU a chunk of rows is one call without Python's lock; with native draws, each LSTM step and each draw is one.
+        On a CPU this is one call without Python's lock for each chunk of rows, with native draws for all.
 
         Args:
             tokens: the sequences; columns from `first` on are overwritten.
@@ -134,23 +140,22 @@ class Decoder:
             states: the LSTM states before `last` is read; updated in place.
             uniforms: (T − first, M).
         """
-        if isinstance(self.sampler.layer, NativeLayer):
-            self._finish_natively(tokens, first, last, states, uniforms)
+        if self.native is not None:
+            self.native.finish(tokens, first, last, *states, uniforms)
             return
         finish = compiled(finish_rows) if on_cpu(tokens.device) else finish_rows
-        for start in range(0, len(tokens), self.sampler.max_rows):
-            rows = slice(start, start + self.sampler.max_rows)
+        for rows in slices(len(tokens), self.sampler.max_rows):
             num = len(tokens[rows])
             buffers = (self._gates_buffer(num), self.sampler.weights_buffer(num))
             chunk = (tokens[rows], first, last[rows], select_rows(states, rows), uniforms[:, rows])
             finish(*chunk, self.weights, self.sampler.layer, self.end_token, *buffers)
 
-    def _finish_natively(self, tokens: Tensor, first: int, last: Tensor, states: RowStates, uniforms: Tensor) -> None:
-        advance, gates = compiled(advance_rows), self._gates_buffer(len(tokens))
-        for position in range(first, tokens.shape[1]):
-            advance(last, states, self.weights, gates)
-            last = self.draw(states, uniforms[position - first], last if position > 0 else None)
-            tokens[:, position] = last
+    def rows_of_a_task(self, num: int) -> int:
+        """How many of `num` rows one thread should draw at a time."""
+        if self.native is None:
+            return self.sampler.max_rows
+        share = num / torch.get_num_threads()  # of each thread; the kernel's draws of a row do not depend on the other rows
+        return max(1, math.ceil(share / max(1, math.ceil(share / CHUNK)) / NATIVE_ROWS)) * NATIVE_ROWS
 
     def _gates_buffer(self, num: int) -> Tensor:
         return scratch("gates", (num, 4 * self.hidden_dim), self.weights.bias)
@@ -244,6 +249,5 @@ def sample_tokens(model: LanguageModel, uniforms: Tensor, temperature: float, pr
         states = repeat_rows(state, len(part))
         decoder.finish(part, len(prefix), last.expand(len(part)), states, uniforms[len(prefix) :, rows])
 
-    size = decoder.sampler.max_rows
-    run_all([partial(task, slice(first, first + size)) for first in range(0, num, size)], device)
+    run_all([partial(task, rows) for rows in slices(num, decoder.rows_of_a_task(num))], device)
     return tokens

@@ -79,8 +79,7 @@ static void group_sums(const layer *w, int64_t group, const float *rows, const f
 /* The same, where logits of the `careful` rows may be out of range: such a row gets the shift that its largest logit so far needs,
 and its sums of earlier groups are divided by the same power of 2. */
 static void careful_sums(const layer *w, int64_t group, const float *rows, const int *careful, float *shifts, float *sums) {
-    float tops[ROWS];
-    int any = 0, again = 0;
+    float tops[ROWS]; int any = 0, again = 0;
     for (int r = 0; r < ROWS; r++) any |= careful[r];
     group_sums(w, group, rows, shifts, sums + group * CHUNK, any ? tops : 0);
     for (int r = 0; any && r < ROWS; r++) {
@@ -108,9 +107,9 @@ static int64_t token_inside(const layer *w, int64_t group, const float *row, flo
     return w->order[column < w->vocab ? column : w->vocab - 1];
 }
 
-/* `draws` tokens for each of `count` rows, at most CHUNK. `space` holds CHUNK x (hidden + groups) numbers. */
+/* `draws` tokens a row for at most CHUNK rows and, unless null, the logs of their sums; `space`: CHUNK x (hidden + groups). */
 static void draw_chunk(const layer *w, const float *rows, int64_t stride, int64_t count, const double *uniforms, int64_t draws,
-                       int64_t *tokens, float *space) {
+                       int64_t *tokens, double *log_sums, float *space) {
     const int64_t padded = (count + ROWS - 1) / ROWS * ROWS; /* the surplus rows repeat the last one */
     float *packed = space, *sums = space + CHUNK * w->hidden, shifts[CHUNK];
     double totals[CHUNK] = {0}; int careful[CHUNK];
@@ -124,9 +123,9 @@ static void draw_chunk(const layer *w, const float *rows, int64_t stride, int64_
         for (int64_t r = 0; r < padded; r += ROWS) careful_sums(w, g, packed + r * w->hidden, careful + r, shifts + r, sums + r);
     for (int64_t g = 0; g < w->groups; g++)
         for (int64_t r = 0; r < padded; r++) totals[r] += sums[g * CHUNK + r];
+    for (int64_t r = 0; log_sums && r < count; r++) log_sums[r] = (log2(totals[r]) + shifts[r]) * M_LN2;
     for (int64_t d = 0; d < draws; d++) {
-        double target[CHUNK] = {0}, running[CHUNK] = {0}, before[CHUNK] = {0};
-        int64_t group[CHUNK] = {0};
+        double target[CHUNK] = {0}, running[CHUNK] = {0}, before[CHUNK] = {0}; int64_t group[CHUNK] = {0};
         for (int64_t r = 0; r < count; r++) target[r] = totals[r] * BELOW_ONE * uniforms[r * draws + d];
         for (int64_t g = 0; g < w->groups; g++)
             for (int64_t r = 0; r < padded; r++) { /* all rows at once: the additions of one row wait for each other */
@@ -144,7 +143,8 @@ static void draw_chunk(const layer *w, const float *rows, int64_t stride, int64_
 
 /* The same for any number of rows, each `stride` numbers after the one before. */
 void draw(const layer *w, const float *rows, int64_t stride, int64_t count, const double *uniforms, int64_t draws, int64_t *tokens,
-          float *space) {
-    for (; count > 0; count -= CHUNK, rows += CHUNK * stride, uniforms += CHUNK * draws, tokens += CHUNK * draws)
-        draw_chunk(w, rows, stride, count < CHUNK ? count : CHUNK, uniforms, draws, tokens, space);
+          double *log_sums, float *space) {
+    for (int64_t r = 0; r < count; r += CHUNK)
+        draw_chunk(w, rows + r * stride, stride, count - r < CHUNK ? count - r : CHUNK, uniforms + r * draws, draws,
+                   tokens + r * draws, log_sums ? log_sums + r : log_sums, space);
 }

@@ -13,11 +13,11 @@ from data_sources import SOURCES
 from discriminator import scoring_rows
 from fast import categorical
 from fast.completion_scores import TABLE_BYTES
+from metrics import SEQUENCES_AT_ONCE, SEQUENCES_OF_A_THREAD
 from train_state import policy_batch
 
 FLOAT, WHOLE = 4, 8  # bytes of a float32; of an int64 or a float64
 PROCESS = 320 * 2**20  # Python, torch and TensorBoard, before any model
-SEQUENCES_AT_ONCE = 1000  # in an evaluation
 
 
 def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
@@ -38,7 +38,10 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
         "models": FLOAT * (g * 8 + d * 4 + oracle),  # G: weights, β, gradient and its buffer, two optimisers with two moments each
         "data": WHOLE * t * (args.train_size * 3 + 2 * max(args.eval_samples, args.final_eval_samples)),
         "drawing": FLOAT * threads * chunk + FLOAT * v * (args.g_hidden_dim + 2) * 2,
-        "evaluation": FLOAT * SEQUENCES_AT_ONCE * t * (args.g_emb_dim + 6 * args.g_hidden_dim),
+        "evaluation": FLOAT
+        * max(SEQUENCES_AT_ONCE, threads * SEQUENCES_OF_A_THREAD)
+        * t
+        * (args.g_emb_dim + 6 * args.g_hidden_dim),
     }
     if args.total_epochs:
         needed["training of D"] = 3 * FLOAT * b * windows

@@ -7,6 +7,7 @@ takes a whole task, and the threads synchronise once, at the end.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,6 +52,11 @@ def run_all(tasks: Sequence[Callable[[], Result]], device: torch.device) -> list
     return [future.result() for future in futures]
 
 
+def slices(number: int, size: int) -> list[slice]:
+    """0 to `number` in parts of `size`, the last one perhaps smaller."""
+    return [slice(first, min(first + size, number)) for first in range(0, number, size)]
+
+
 def _without_gradient(task: Callable[[], Result]) -> Result:
     with torch.inference_mode():  # a setting of each thread
         return task()
@@ -71,6 +77,14 @@ def _pool(threads: int) -> ThreadPoolExecutor:
         ready.wait()
         torch.set_num_threads(threads)  # for this thread, and for threads started later
     return _pools[threads]
+
+
+def second_level_cache() -> int:
+    """Bytes of a CPU core's second-level cache; 0 where the system does not say."""
+    try:
+        return os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (ValueError, OSError):  # the name is Linux's
+        return 0
 
 
 def scratch(name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ def test_mean_nll_is_per_token_with_its_standard_error(monkeypatch):
     model = tiny_generator(vocab_size=9)
     tokens = model.sample(40, 5, torch.Generator().manual_seed(0))
     per_sequence = model.nll(tokens).double().mean(dim=1)
-    monkeypatch.setattr("metrics.SEQUENCES_AT_ONCE", 7)
+    monkeypatch.setattr("metrics.SEQUENCES_OF_A_THREAD", 7)
     mean, error = mean_nll(model, tokens)
     assert mean == pytest.approx(per_sequence.mean().item(), rel=1e-6)
     assert error == pytest.approx(per_sequence.std().item() / math.sqrt(40), rel=1e-5)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fast.cross_entropy import weighted_nll
+from fast.cross_entropy import token_nll, weighted_nll
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA"))]
 
@@ -40,6 +40,20 @@ def test_a_target_of_probability_zero_in_float32_keeps_its_loss_and_gradient():
     assert loss.item() == pytest.approx(200 + torch.tensor(2.0).log().item())
     (gradient,) = torch.autograd.grad(loss, weight)
     torch.testing.assert_close(gradient, torch.tensor([[0.5], [-1.0], [0.5]]))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 12])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("vocab_size", [1, 2, 300])
+def test_nll_without_gradients_is_that_of_the_plain_formula(vocab_size, scale, rows, draws, monkeypatch):
+    monkeypatch.setattr("fast.categorical.CHUNK_ELEMENTS", {"cpu": 2 * vocab_size})
+    monkeypatch.setattr("fast.cross_entropy.NATIVE_ROWS", 5)
+    (hidden, weight, bias), targets, _ = inputs(vocab_size, scale, torch.float32)
+    layer = [x.detach() for x in (hidden[:rows], weight, bias)]
+    plain = torch.nn.functional.cross_entropy(
+        layer[0].double() @ layer[1].double().t() + layer[2], targets[:rows], reduction="none"
+    )
+    torch.testing.assert_close(token_nll(*layer, targets[:rows]), plain.float(), rtol=1e-5, atol=1e-5)
 
 
 def test_no_tensor_of_all_tokens_times_the_vocabulary_is_kept():

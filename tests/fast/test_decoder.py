@@ -25,10 +25,10 @@ def test_without_torchscript_the_draws_are_the_same(monkeypatch):
 
 
 @pytest.mark.parametrize("expected_rows", [1, 10**6])
-def test_reading_a_token_gives_the_generators_state_with_and_without_a_table(expected_rows):
+def test_reading_a_token_gives_the_generators_state_with_and_without_a_table(expected_rows, draws):
     model = tiny_generator(vocab_size=23, hidden_dim=6)
     fast = Decoder(model, expected_rows)
-    assert len(fast.weights.table) == (0 if expected_rows == 1 else 23)
+    assert len(fast.weights.table) == (0 if expected_rows == 1 or draws == "native" else 23)
     states, state = fast.zero_states(8), model.initial_state(8)
     for seed in range(3):
         tokens = torch.randint(23, (8,), generator=torch.Generator().manual_seed(seed))

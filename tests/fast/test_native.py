@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from helpers.reference import tiny_generator
 
 from fast import native
 from fast.categorical import SoftmaxSampler
+from fast.decoder import Decoder, select_rows
+from generator import Generator
 from support.errors import UserError
 
 CPU = torch.device("cpu")
@@ -101,15 +104,102 @@ def test_neither_the_rows_of_a_call_nor_threads_change_a_draw(scale):
 )
 def test_the_kernel_compiles_without_warnings_and_draws_right_on_other_cpus(cpu, feature, tmp_path):
     library = tmp_path / "draw.so"
-    command = [COMPILER, *native.FLAGS, "-Wall", "-Wextra", "-Werror", f"-march={cpu}", native.SOURCE, "-o", library, "-lm"]
+    command = [COMPILER, *native.FLAGS, "-Wall", "-Wextra", "-Werror", f"-march={cpu}", native.SOURCES[0], "-o", library, "-lm"]
     subprocess.run(command, check=True)
     if feature in native._cpu().split():
         native.check(native.kernel_of(library))
+        native.check_sequences(native.kernel_of(library))
+
+
+def always_zero(layer, rows, stride, count, uniforms, draws, tokens, log_sums, space):
+    if tokens:
+        ctypes.memset(tokens, 0, 8 * count * draws)
 
 
 def test_a_kernel_that_draws_wrongly_is_refused():
     with pytest.raises(RuntimeError, match="of 1000 draws of the compiled kernel are wrong"):
-        native.check(lambda layer, rows, stride, count, uniforms, draws, tokens, space: ctypes.memset(tokens, 0, 8 * count * draws))
+        native.check(native.Kernel(always_zero, None))
+
+
+@needs_compiler
+def test_a_kernel_whose_sums_are_wrong_is_refused():
+    kernel = native.load()[0]
+
+    def doubled(*args):
+        kernel.draw(*args)
+        if args[-2]:
+            sums = (ctypes.c_double * args[3]).from_address(args[-2])
+            sums[-1] += 1e-3
+
+    with pytest.raises(RuntimeError, match="sums of the compiled kernel are wrong"):
+        native.check(native.Kernel(doubled, None))
+
+
+@needs_compiler
+@pytest.mark.parametrize("argument", [2, 4, 9], ids=["h", "cells", "last"])
+def test_a_kernel_whose_lstm_is_wrong_is_refused(argument):
+    """It reads other numbers than the given ones."""
+    kernel, others = native.load()[0], torch.ones(100, 20, dtype=torch.int64 if argument == 9 else torch.float32)
+
+    def changed(*args):
+        kernel.finish(*args[:argument], others.data_ptr(), *args[argument + 1 :])
+
+    with pytest.raises(RuntimeError, match="sequences of the compiled kernel are wrong"):
+        native.check_sequences(native.Kernel(kernel.draw, changed))
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [0.0, 1.0, 30.0, 1e4])
+@pytest.mark.parametrize(("vocab_size", "hidden_dim"), [(1, 1), (33, 8), (89, 32), (5000, 50)])
+def test_sums_are_those_of_float64(vocab_size, hidden_dim, scale):
+    weight, bias, hidden, _ = inputs(vocab_size, hidden_dim, 500, scale)
+    native.set_up("True", CPU)
+    found = native.NativeLayer(native.load()[0], weight, bias).log_sums(hidden)
+    expected = (hidden.double() @ weight.double().t() + bias.double()).logsumexp(dim=1)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("end_token", [None, 0, 4])
+@pytest.mark.parametrize(
+    ("vocab_size", "emb_dim", "hidden_dim"), [(5, 1, 1), (31, 3, 15), (40, 7, 16), (23, 16, 17), (600, 32, 50)]
+)
+def test_sequences_are_those_of_torch(vocab_size, emb_dim, hidden_dim, end_token):
+    """From the start, from the middle, with numbers and rows that lie apart in memory; the states at the end as well."""
+    model = Generator(vocab_size, emb_dim, hidden_dim, end_token=end_token)
+    model.initialise(torch.Generator().manual_seed(1), 1.0, 1.0, 0.3, 0.5)
+    rng = torch.Generator().manual_seed(2)
+    for first, rows in ((0, 1), (0, 29), (3, 200), (8, 5)):
+        last = torch.randint(vocab_size, (rows,), generator=rng)
+        uniforms = torch.rand(8 - first, 2 * rows, dtype=torch.float64, generator=rng)[:, rows:]
+        found = []
+        for setting in ("False", "True"):
+            native.set_up(setting, CPU)
+            decoder, tokens = Decoder(model, 100), torch.zeros(rows, 8, dtype=torch.int64)
+            states = decoder.zero_states(2 * rows)
+            states.cell.copy_(torch.linspace(-2, 2, states.cell.numel()).view_as(states.cell))
+            states = select_rows(states, slice(rows, None))
+            decoder.finish(tokens, first, last, states, uniforms)
+            found.append((tokens, *states))
+        assert torch.equal(found[0][0], found[1][0])
+        torch.testing.assert_close(found[0][1:], found[1][1:], rtol=1e-5, atol=2e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("num", [0, 1, 12, 13, 383, 385, 1000])
+def test_tasks_share_the_rows_evenly_and_change_no_draw(num):
+    native.set_up("True", CPU)
+    model, before = tiny_generator(vocab_size=23, hidden_dim=6), torch.get_num_threads()
+    uniforms, found = torch.rand(5, num, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        size = Decoder(model, 1).rows_of_a_task(num)
+        assert 0 < size <= native.CHUNK and size * threads * -(-num // (size * threads)) < num + 12 * threads * (
+            1 + num // native.CHUNK
+        )
+        found.append(model.sample_from(uniforms))
+    torch.set_num_threads(before)
+    assert all(torch.equal(tokens, found[0]) for tokens in found)
 
 
 @pytest.mark.parametrize(
