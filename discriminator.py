@@ -71,17 +71,18 @@ class Discriminator(nn.Module):
             layer.bias.zero_()
         return self
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Logits of (generated, real): (B, T) -> (B, 2). Drops features in training mode only."""
-        return self._logits(self._features(tokens), dropout=self.training)
+    def forward(self, tokens: Tensor, own: slice = slice(None)) -> Tensor:
+        """Logits of (generated, real), of all sequences or of some: (B, T) -> (B', 2). Drops features in training mode only."""
+        return self._logits(self._features(tokens[own]), len(tokens) if self.training else 0, own)
 
-    def _logits(self, features: Tensor, dropout: bool) -> Tensor:
+    def _logits(self, features: Tensor, dropped: int = 0, own: slice = slice(None)) -> Tensor:
+        """Logits of features (B', F): with dropout, masks are drawn for `dropped` sequences, whose part `own` these are."""
         gate = torch.sigmoid(self.gate(features))
         features = gate * torch.relu(self.highway(features)) + (1 - gate) * features
-        if dropout:
+        if dropped:
             # F.dropout takes no random stream, but a resumed run must draw the same masks.
             device = features.device if self.dropout_rng is None else self.dropout_rng.device
-            kept = torch.rand(features.shape, generator=self.dropout_rng, device=device) < self.keep_prob
+            kept = torch.rand(dropped, features.shape[1], generator=self.dropout_rng, device=device)[own] < self.keep_prob
             features = features * (kept.to(features.device) / self.keep_prob)
         return self.output(features)
 
@@ -105,7 +106,7 @@ class Discriminator(nn.Module):
     @torch.no_grad()
     def prob_of_features(self, features: Tensor) -> Tensor:
         """The same from the largest activation of each filter: (B, F) -> (B,)."""
-        return self._logits(features, dropout=False).softmax(dim=1)[:, REAL]
+        return self._logits(features).softmax(dim=1)[:, REAL]
 
     def l2(self) -> Tensor:
         """(‖W‖² + ‖b‖²)/2 of the output layer, the part that the authors' code regularises."""

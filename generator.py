@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fast.cross_entropy import token_nll, weighted_nll
 from fast.cuda_graphs import Runner
 from fast.decoder import Decoder, sample_tokens
+from support import world
 from support.device import to_device
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
@@ -237,7 +238,8 @@ class Generator(nn.Module):
 
 def sample_with_runner(model: Generator, num: int, seq_len: int, rng: torch.Generator, runner: Runner, name: str) -> Tensor:
     """What `model.sample(num, seq_len, rng)` gives, drawn by a runner, where `name` identifies the CUDA graph: (num, seq_len)."""
-    return runner.run(name, model.sample_from, to_device(sampling_numbers(num, seq_len, rng), model.device))
+    uniforms = sampling_numbers(num, seq_len, rng)[:, world.rows(num)]
+    return world.gather(runner.run(name, model.sample_from, to_device(uniforms, model.device)), num)
 
 
 def sampling_numbers(num: int, seq_len: int, rng: torch.Generator) -> Tensor:

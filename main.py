@@ -32,13 +32,15 @@ from running.collapse import CollapseWatch
 from running.flags import build_parser
 from running.judging import judge_best
 from running.run_folder import BEGINNING, CONFIG, FINAL, FolderLocks, must_be_files, must_be_free, must_be_writable, remove_run
-from running.run_log import RunLog
+from running.run_log import RunLog, SilentLog
 from running.settings import Launch, resolve
 from running.trainer import Trainer, final_evaluation
+from support import world
 from support.device import choose_device, describe_device
-from support.errors import BROKEN_PIPE_STATUS, UserError, exit_with_one_line, must_have_output
+from support.errors import BROKEN_PIPE_STATUS, INTERRUPTED_STATUS, UserError, exit_with_one_line, must_have_output
 from support.files import write_json, write_text
 from support.threads import on_cpu, set_up
+from support.torchrun import is_first
 from train_state import TrainState, make_state
 
 
@@ -132,13 +134,40 @@ def go_on_with_logs(trainer: Trainer, checkpoint: dict[str, Any], versions: dict
     write_json(log_dir / CONFIG, {"args": vars(trainer.args), "versions": versions})
 
 
+def train_together(trainer: Trainer, checkpoint: dict[str, Any], versions: dict[str, str]) -> None:
+    """What all ranks of a run do, from its logs to the evaluation at the end; raises UserError and OSError.
+
+    Args:
+        trainer: the run.
+        checkpoint: that it goes on from; empty for a new run.
+        versions: for config.json.
+    """
+    log, folders = trainer.log, trainer.log.folders
+    new = not checkpoint.get("begun", bool(checkpoint))
+    if is_first():
+        if new:
+            begin_logs(trainer, checkpoint.get("token", "") if checkpoint else None, versions)
+        else:
+            go_on_with_logs(trainer, checkpoint, versions)
+    log.line(trainer.data.summary())
+    place = f"logs in {folders['log']} and {folders['eval']}"
+    log.line(f"on {versions['device']}; tokens are drawn by {versions['draws']}; {place}")
+    with clean_stop(trainer):
+        trainer.begin(new)
+        if is_first():
+            (folders["eval"] / BEGINNING).unlink(missing_ok=True)
+        trainer.run()
+        finish(trainer)
+
+
 def train(launch: Launch, device: torch.device) -> int:
     """Train in folders that are ready; returns the exit status (130 where Ctrl-C ended it)."""
     args, log_dir, eval_log_dir = launch.args, Path(launch.args.log_dir), Path(launch.args.eval_log_dir)
-    print(memory.summary(args, torch.get_num_threads(), on_cpu(device)), flush=True)
+    if is_first():
+        print(memory.summary(args, torch.get_num_threads(), on_cpu(device)), flush=True)
     state = make_state(args, device)
     data = make(launch, state, device)
-    if args.save_oracle is not None:
+    if args.save_oracle is not None and is_first():
         save_oracle(data.oracle, Path(args.save_oracle))
     data.runner = state.runner
     checkpoint = launch.checkpoint or {}
@@ -146,53 +175,45 @@ def train(launch: Launch, device: torch.device) -> int:
     best = Best(**(checkpoint or (launch.source if args.evaluate else None) or {}).get("best", {}))
     if launch.source is not None:
         best.measure_again(state, data)
-    log = RunLog(log_dir, eval_log_dir)
+    log = (RunLog if is_first() else SilentLog)(log_dir, eval_log_dir)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     versions["draws"] = native.choice().words
-    new = not checkpoint.get("begun", bool(checkpoint))
     again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
-        if new:
-            begin_logs(trainer, checkpoint.get("token", "") if checkpoint else None, versions)
-        else:
-            go_on_with_logs(trainer, checkpoint, versions)
-        log.line(data.summary())
-        log.line(f"on {versions['device']}; tokens are drawn by {versions['draws']}; logs in {log_dir} and {args.eval_log_dir}")
-        with clean_stop(trainer):
-            trainer.begin(new)
-            (eval_log_dir / BEGINNING).unlink(missing_ok=True)
-            trainer.run()
-            finish(trainer)
+        with world.join(device, args.dist_timeout):  # all ranks have read their files now, so that one may write some
+            train_together(trainer, checkpoint, versions)
+        if trainer.finished and args.judges and is_first():
+            with clean_stop(trainer):
+                judge_best(log_dir, data, args, log.line)
     except OSError as error:
         if error.filename is None:  # TensorBoard's writer names no file
             error.filename = str(log_dir)
         raise
     except KeyboardInterrupt:
         log.line(f"stopped; go on from the last checkpoint with: {again}")
-        return 130
+        return INTERRUPTED_STATUS
     finally:
         log.close()
     if not trainer.finished:
-        print(f"stopped; everything is saved. Go on with: {again}")
-        return 130 if trainer.stop_requested else BROKEN_PIPE_STATUS
+        if is_first():
+            print(f"stopped; everything is saved. Go on with: {again}")
+        return INTERRUPTED_STATUS if trainer.stop_requested else BROKEN_PIPE_STATUS
     return 0
 
 
 def finish(trainer: Trainer) -> None:
-    """What follows the last epoch: the evaluation at the end, samples, and judges; raises UserError and OSError."""
+    """What follows the last epoch: the evaluation at the end, and samples; raises UserError and OSError."""
     args, data, log = trainer.args, trainer.data, trainer.log
     log_dir = log.folders["log"]
     if not trainer.finished:
         return
     if args.evaluate:
-        report(final_evaluation(trainer.state, data, args), log.line, log_dir / FINAL)
+        report(final_evaluation(trainer.state, data, args), log.line, log_dir / FINAL if is_first() else None)
         if trainer.best.models:
             log.line(trainer.best.summary())
     if data.writes_samples:
         trainer.keep_final_samples()
-    if args.judges:
-        judge_best(log_dir, data, args, log.line)
 
 
 def report(values: dict[str, float], show: Callable[[str], None], path: Path | None = None) -> None:
@@ -219,14 +240,16 @@ def evaluate_only(launch: Launch, device: torch.device) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     given = vars(build_parser().parse_args(argv))
-    with FolderLocks() as locks:
-        launch = resolve(given, locks.take)
+    with world.one_report(), FolderLocks() as locks:
+        launch = resolve(given, locks.take if is_first() else lambda folder: None)
         args = launch.args
         device = choose_device(args.device)
         if args.is_train and args.d_precision == "tf32" and device.type != "cuda":
             raise UserError("--d_precision tf32: only CUDA devices have it")
         set_up(args.threads)
         native.set_up(args.native_draws, device)
+        if not is_first():
+            return train(launch, device)
         if not args.is_train:
             return evaluate_only(launch, device)
         folders = (Path(args.log_dir), Path(args.eval_log_dir))

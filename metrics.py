@@ -13,6 +13,7 @@ from torch import Tensor
 
 from discriminator import Discriminator
 from generator import Generator
+from support import world
 from support.threads import on_cpu, run_all
 
 LOGITS_AT_ONCE = 2**22  # numbers of (M, T, V)
@@ -22,8 +23,10 @@ SEQUENCES_OF_A_THREAD = 250  # on a CPU, where each thread takes so many
 
 def sequence_nll(model: Generator, tokens: Tensor) -> Tensor:
     """−log-likelihood of whole sequences under a model, in nats: (M, T) -> (M,) float64."""
-    parts = tokens.split(SEQUENCES_OF_A_THREAD if on_cpu(tokens.device) else SEQUENCES_AT_ONCE)
-    return torch.cat(run_all([lambda part=part: model.nll(part).double().sum(dim=1) for part in parts], tokens.device))
+    own = tokens[world.rows(len(tokens))]
+    parts = own.split(SEQUENCES_OF_A_THREAD if on_cpu(tokens.device) else SEQUENCES_AT_ONCE)
+    nll = torch.cat(run_all([lambda part=part: model.nll(part).double().sum(dim=1) for part in parts], tokens.device))
+    return world.gather(nll, len(tokens))
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

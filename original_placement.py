@@ -18,6 +18,7 @@ from torch import Tensor
 from fast.decoder import Decoder, RowStates, repeat_rows
 from generator import Generator, sampling_numbers
 from rollout import Reward
+from support import world
 from support.device import to_device
 from support.threads import run_all
 
@@ -36,16 +37,19 @@ def original_values(policy: Generator, reward: Reward, tokens: Tensor, num_rollo
     Returns:
         (B, T), in the units of the reward.
     """
-    values = torch.zeros(tokens.shape, device=tokens.device)
+    own = world.rows(len(tokens))
+    values = torch.zeros(tokens[own].shape, device=tokens.device)
     if tokens.shape[1] > 1:
-        sequences = redrawn_rollouts(policy, tokens, num_rollouts, rng)  # (T - 1, B, N, T)
+        sequences = redrawn_rollouts(policy, tokens, num_rollouts, rng, own)  # (T - 1, B', N, T)
         scores = reward(sequences.flatten(0, 2)).view(sequences.shape[:3])
         values[:, 1:] = scores.mean(dim=2).t()
-    return values
+    return world.gather(values, len(tokens))
 
 
 @torch.no_grad()
-def redrawn_rollouts(policy: Generator, tokens: Tensor, num_rollouts: int, rng: torch.Generator) -> Tensor:
+def redrawn_rollouts(
+    policy: Generator, tokens: Tensor, num_rollouts: int, rng: torch.Generator, own: slice = slice(None)
+) -> Tensor:
     """N sequences for each sequence and each number of kept steps k: y'_1..y'_k, each drawn given y_1..y_{t−1}, then freely.
 
     Args:
@@ -53,14 +57,17 @@ def redrawn_rollouts(policy: Generator, tokens: Tensor, num_rollouts: int, rng: 
         tokens: y, (B, T) with T > 1.
         num_rollouts: N.
         rng: a CPU random stream.
+        own: the sequences whose roll-outs to draw.
 
     Returns:
-        int64 (T − 1, B, N, T); the first index is k − 1. Token k + 1 is drawn given y_1..y_{k−1} and y'_k.
+        int64 (T − 1, B, N, T), with B the number of these sequences; the first index is k − 1. Token k + 1 is drawn given
+        y_1..y_{k−1} and y'_k.
     """
+    shape = (tokens.shape[1], tokens.shape[1] - 1, len(tokens), num_rollouts)
+    uniforms = to_device(torch.rand(shape, dtype=torch.float64, generator=rng)[:, :, own], tokens.device)
+    tokens = tokens[own]
     batch, seq_len = tokens.shape
     result = tokens.new_empty(seq_len - 1, batch, num_rollouts, seq_len)
-    shape = (seq_len, seq_len - 1, batch, num_rollouts)
-    uniforms = to_device(torch.rand(shape, dtype=torch.float64, generator=rng), tokens.device)
     decoder = Decoder(policy, result.numel())
 
     def task(kept: int, state: RowStates) -> None:

@@ -20,6 +20,7 @@ from data_set import DataSet
 from fast.completion_scores import CompletionScorer, tables_are_faster
 from original_placement import original_values
 from rollout import action_values
+from support import world
 from train_state import TrainState, policy_batch
 
 CLIP = 1e-4  # D's probability is kept this far from 0 and 1 where a form takes logarithms: |logit| ≤ 9.2
@@ -49,7 +50,7 @@ def discriminator_values(tokens: Tensor, state: TrainState, _data: DataSet, args
         return score(tokens)[:, None].repeat(1, tokens.shape[1])
     score_completions = None
     if tables_are_faster(discriminator, tokens.numel() * args.rollout_num, tokens.shape[1]):
-        scorer = CompletionScorer(discriminator, tokens)
+        scorer = CompletionScorer(discriminator, tokens[world.rows(len(tokens))])
 
         def score_completions(prefix: int, completed: Tensor) -> Tensor:  # (B, N, T) -> (B, N)
             return form(scorer(prefix, completed))

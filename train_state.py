@@ -16,6 +16,7 @@ from fast.cuda_graphs import PLAIN_RUNNER, Runner, make_runner
 from generator import GENERATOR_INIT, Generator, sample_with_runner
 from support.random_streams import stream
 from support.threads import on_cpu
+from support.torchrun import number_of_ranks
 
 END_TOKEN = 0  # where sequences are of variable length; also the start token
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
@@ -164,5 +165,5 @@ def make_state(args: argparse.Namespace, device: torch.device) -> TrainState:
             "discriminator": adam(discriminator, args.d_lr),
         },
         streams=streams,
-        runner=make_runner(device, args.cuda_graphs, [masks]),
+        runner=make_runner(device, args.cuda_graphs and number_of_ranks() == 1, [masks]),  # a graph can't hold the ranks' exchanges
     )

@@ -3,7 +3,7 @@
 The three optimiser steps have the same signature (state, settings, tensors of fixed shapes), copy no value from the device and
 keep no count in Python, so that they can be recorded as CUDA graphs.
 
-Shapes: B sequences, T tokens each.
+Shapes: B sequences, T tokens each, B' rows of this rank (support/world.py), which computes their part of the loss and gradients.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from discriminator import REAL
 from fast.divergence import weighted_kl
 from generator import Generator
 from rewards import BASELINES
+from support import world
 from support.device import matmul_precision
 from train_state import TrainState
 
@@ -49,7 +50,16 @@ def mle_update(
     if state.generator.end_token is not None:
         counted = state.generator.counted(tokens)
         weights = counted / counted.sum()
-    return _generator_update(state, state.generator.weighted_nll(tokens, weights, inputs, masks or None), "mle", args.grad_clip)
+    return _generator_update(state, own_nll(state.generator, tokens, weights, inputs, masks), "mle", args.grad_clip)
+
+
+def own_nll(
+    generator: Generator, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None, masks: tuple[Tensor, ...] = ()
+) -> Tensor:
+    """`Generator.weighted_nll` of this rank's rows; all ranks' add up to that of the batch."""
+    own = world.rows(len(tokens))
+    own_masks = tuple(mask[own] for mask in masks) or None
+    return generator.weighted_nll(tokens[own], weights[own], None if inputs is None else inputs[own], own_masks)
 
 
 def policy_update(
@@ -64,8 +74,10 @@ def policy_update(
         loss = policy_loss(generator, tokens, BASELINES[args.baseline](rewards, counted), args.policy_loss, inputs)
         return _generator_update(state, loss, "policy", args.grad_clip)
     weights = args.kl_weight * counted / (counted.sum() if args.policy_loss == "mean" else 1)
-    penalty, each = kl_penalty(generator, state.reference, tokens, weights, inputs)
-    cost = args.kl_weight * each * counted
+    own = world.rows(len(tokens))
+    own_inputs = None if inputs is None else inputs[own]
+    penalty, each = kl_penalty(generator, state.reference, tokens[own], weights[own], own_inputs)
+    cost = args.kl_weight * world.gather(each, len(tokens)) * counted
     later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # (B, T): cost of the steps after y_t, to which y_t leads
     values = BASELINES[args.baseline](rewards - later, counted)
     return _generator_update(
@@ -76,6 +88,8 @@ def policy_update(
 def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str, inputs: Tensor | None = None) -> Tensor:
     """−Σ Q_t · log G_θ(y_t | y_1..t−1) over B·T, or its mean; its negative gradient estimates Eq. 6 by samples (Eq. 7).
 
+    Where several ranks share the batch this is one rank's part, and all parts add up to it.
+
     Args:
         generator: G_θ.
         tokens: the sequences that were scored, (B, T).
@@ -84,9 +98,9 @@ def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction
         inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
     """
     if reduction == "sum":
-        return generator.weighted_nll(tokens, rewards, inputs)
+        return own_nll(generator, tokens, rewards, inputs)
     number = rewards.numel() if generator.end_token is None else generator.counted(tokens).sum()
-    return generator.weighted_nll(tokens, rewards / number, inputs)
+    return own_nll(generator, tokens, rewards / number, inputs)
 
 
 def kl_penalty(
@@ -116,9 +130,11 @@ def kl_penalty(
 def _generator_update(state: TrainState, loss: Tensor, optimizer: str, grad_clip: float) -> tuple[Tensor, Tensor]:
     state.optimizers[optimizer].zero_grad(set_to_none=True)
     loss.backward()
+    loss = loss.detach()
+    world.add_up([loss, *(p.grad for p in state.generator.parameters() if p.grad is not None)])
     norm = torch.nn.utils.clip_grad_norm_(state.generator.parameters(), grad_clip)
     state.optimizers[optimizer].step()
-    return loss.detach(), norm
+    return loss, norm
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, base: float, schedule: str, done: int, total: int) -> None:
@@ -151,13 +167,17 @@ def discriminator_update(state: TrainState, args: argparse.Namespace, tokens: Te
     """
     state.optimizers["discriminator"].zero_grad(set_to_none=True)
     with matmul_precision(args.d_precision, tokens.device):
-        logits = state.discriminator(tokens)  # (B, 2)
+        own = world.rows(len(tokens))
+        logits, labels = state.discriminator(tokens, own), labels[own]  # (B', 2), (B',)
         cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
         loss = cross_entropy + args.d_l2 * state.discriminator.l2() if args.d_l2 else cross_entropy
+        loss = loss * (len(labels) / len(tokens))  # all ranks' add up to the mean over the batch
         loss.backward()
-    state.optimizers["discriminator"].step()
     right, real = logits.argmax(dim=1) == labels, labels == REAL
-    return torch.stack([loss.detach(), (right & real).sum(), real.sum(), (right & ~real).sum(), (~real).sum()])
+    values = torch.stack([loss.detach(), (right & real).sum(), real.sum(), (right & ~real).sum(), (~real).sum()])
+    world.add_up([values, *(p.grad for p in state.discriminator.parameters())])
+    state.optimizers["discriminator"].step()
+    return values
 
 
 @torch.no_grad()

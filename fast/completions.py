@@ -21,9 +21,14 @@ from support.threads import on_cpu, run_all, slices
 
 @torch.no_grad()
 def completions(
-    policy: LanguageModel, tokens: Tensor, num_rollouts: int, rng: torch.Generator, runner: Runner = PLAIN_RUNNER
+    policy: LanguageModel,
+    tokens: Tensor,
+    num_rollouts: int,
+    rng: torch.Generator,
+    runner: Runner = PLAIN_RUNNER,
+    own: slice = slice(None),
 ) -> Tensor:
-    """N completions of each proper prefix of each sequence.
+    """N completions of each proper prefix of each sequence, or of some sequences: those that all of them would give.
 
     Args:
         policy: the roll-out policy G_β.
@@ -31,14 +36,18 @@ def completions(
         num_rollouts: N.
         rng: a CPU random stream.
         runner: runs the drawing.
+        own: the sequences to complete.
 
     Returns:
-        int64 (T − 1, B, N, T): entry [t − 1, b, n] begins with y_1..t of sequence b.
+        int64 (T − 1, B, N, T), with B the number of sequences to complete: entry [t − 1, b, n] begins with y_1..t of sequence b.
     """
     batch, seq_len = tokens.shape
     drawn = batch * num_rollouts * seq_len * (seq_len - 1) // 2
     uniforms = torch.rand(drawn, dtype=torch.float64, generator=rng)  # on the CPU: the same numbers on every device
-    return runner.run("roll-outs", partial(_complete, policy, num_rollouts), tokens, to_device(uniforms, tokens.device))
+    if len(tokens[own]) < batch:  # a prefix of length p draws the numbers of (p, B, N), position by position
+        parts = uniforms.split([position * batch * num_rollouts for position in range(1, seq_len)])
+        uniforms = torch.cat([part.view(-1, batch, num_rollouts)[:, own].flatten() for part in parts])
+    return runner.run("roll-outs", partial(_complete, policy, num_rollouts), tokens[own], to_device(uniforms, tokens.device))
 
 
 def _complete(policy: LanguageModel, num_rollouts: int, tokens: Tensor, uniforms: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ import torch
 from discriminator import Discriminator
 from running.flags import FLAGS
 from support import schema
-from support.command_line import LARGEST, Flag, boolean
+from support.command_line import LARGEST, Flag, boolean, boolean_or_auto
 from train_state import FIRST_STREAMS, LATER_STREAMS, PHASES, unset_generator
 
 FILTERS = schema.list_of(schema.list_of(schema.whole(1), 2, 2), longest=1000, shortest=1)
-TYPES: dict[Any, schema.Check] = {boolean: schema.truth, str: schema.text_of(4096)}
+TYPES: dict[Any, schema.Check] = {boolean: schema.truth, boolean_or_auto: schema.truth, str: schema.text_of(4096)}
 COUNT = schema.whole(0, 2**53)
 EPOCHS = schema.whole(0, LARGEST)
 NUMBERS = schema.mapping(schema.number())

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_sources import SOURCES
 from running.training_flags import ADVERSARIAL_FLAGS, DISCRIMINATOR_FLAGS, GENERATOR_FLAGS, filter_list
-from support.command_line import LARGEST_SEED, Flag, Parser, StartFrom, boolean, whole
+from support.command_line import LARGEST_SEED, Flag, Parser, StartFrom, boolean, boolean_or_auto, real, whole
 
 MAX_THREADS = 1024
 PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15x160,20x160"
@@ -77,6 +77,12 @@ RUN_FLAGS = (
         before="False",
         help="on CPUs, draw tokens by code that the C compiler cc makes at the first start; auto: by torch where that fails",
     ),
+    _run(
+        name="dist_timeout",
+        type=real(1),
+        default=600.0,
+        help="under torchrun, seconds for which a process waits for another one before the run ends",
+    ),
     _run(name="cuda_graphs", type=boolean, default=True, help="on CUDA, record the operations of fixed shapes and replay them"),
     _run(
         name="profile",
@@ -85,7 +91,12 @@ RUN_FLAGS = (
         help="record one of the first epochs of each phase: traces for Perfetto in LOG_DIR/profile",
     ),
     _run(name="is_train", type=boolean, default=True, help="train; False evaluates the run's checkpoint instead"),
-    _run(name="resume", type=boolean, default=False, help="go on with the run in --log_dir (or --run_name), with its settings"),
+    _run(
+        name="resume",
+        type=boolean_or_auto,
+        default=False,
+        help="go on with the run in --log_dir (or --run_name), with its settings; auto: if it has begun, else start it",
+    ),
     _run(
         name="start_from",
         type=str,
@@ -108,7 +119,12 @@ DATA_FLAGS = (
     ),
     _data(name="vocab_size", type=whole(1), default=5000, help="V, number of tokens (Nottingham: 89, Text: as the text has)"),
     _data(name="seq_len", type=whole(1), default=20, help="T, tokens in a sequence (Nottingham: 32)"),
-    _data(name="batch_size", type=whole(1), default=32, help="B, sequences in a batch, of G and of D"),
+    _data(
+        name="batch_size", type=whole(1), default=32, help="B, sequences in a batch, of G and of D; torchrun's processes share them"
+    ),
+    _data(
+        name="batch_per_rank", type=whole(1), default=None, help="B for each process of torchrun, instead of --batch_size for all"
+    ),
     _data(
         name="train_size",
         type=whole(0),

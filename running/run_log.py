@@ -222,6 +222,19 @@ class RunLog:
         return *files, (log_dir, self.train_events), (eval_log_dir, self.eval_events)
 
 
+class SilentLog(RunLog):
+    """The log of the processes of a run that write nothing, as another one does."""
+
+    def __init__(self, log_dir: Path, eval_log_dir: Path):
+        super().__init__(log_dir, eval_log_dir)
+        self.interactive = False
+
+    def open(self, *_: object, **__: object) -> None:
+        """Nothing; so for all others."""
+
+    training = evaluation = token_image = media = hyper_parameters = line = open
+
+
 def _ignore_os_errors(args: threading.ExceptHookArgs) -> None:
     """TensorBoard's writer threads pass an OSError on to the next call that writes: no traceback of the thread as well."""
     if not issubclass(args.exc_type, OSError):

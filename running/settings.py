@@ -21,6 +21,7 @@ from running.memory import needed_bytes
 from running.run_folder import LAST
 from support.command_line import StartFrom
 from support.errors import UserError
+from support.torchrun import number_of_ranks
 from train_state import policy_batch
 
 LARGEST_MEMORY = 2**50  # bytes: more than any machine has; torch's own error fails past 2**63
@@ -54,6 +55,8 @@ def resolve(given: Settings, lock: Callable[[Path], object] = lambda folder: Non
     Raises:
         UserError: flags that do not go together, or a file that is missing, broken or of other sizes.
     """
+    if given.get("resume") == "auto":
+        given = {**given, "resume": _has_begun(given)}
     if not given.get("is_train", True):
         launch = evaluated(given)
     elif given.get("resume"):
@@ -139,6 +142,10 @@ def _with_preset(given: Settings) -> Settings:
     preset = preset_settings(given.get("preset", "default"))
     own = {**SOURCES[dataset].settings, **(SOURCES[dataset].tuned if preset["preset"] == "tuned" else {})}
     settings = {**preset, **own, **fixed_settings(dataset), **given}
+    if given.get("batch_per_rank") is not None:
+        if "batch_size" in given:
+            raise UserError("--batch_size is that of all processes together, --batch_per_rank that of each: choose one of them")
+        settings["batch_size"] = settings["batch_per_rank"] * number_of_ranks()
     if "d_filters" not in given:
         settings["d_filters"] = fitting_filters(settings["preset"], settings["d_filters"], settings["seq_len"])
     return settings
@@ -189,15 +196,25 @@ def _check_own_folders(log_dir: Path, saved: dict[str, str]) -> None:
 
 def _existing_run(given: Settings, verb: str) -> Path:
     """The checkpoint of the run that is meant."""
+    path = _checkpoint_of(given)
+    if not path.is_file():
+        raise UserError(f"nothing to {verb}: no {LAST} in {path.parent}")
+    return path
+
+
+def _has_begun(given: Settings) -> bool:
+    """Whether the run of --resume auto has a checkpoint."""
+    return _checkpoint_of(given).is_file()
+
+
+def _checkpoint_of(given: Settings) -> Path:
+    """Where the checkpoint of the run is that is meant."""
     if given.get("overwrite"):
         raise UserError("--overwrite starts a run anew, --resume and --is_train False go on from one: choose one of them")
     if given.get("log_dir") is None and given.get("run_name") is None:
         raise UserError("which run? --resume and --is_train False need --log_dir or --run_name")
     log_dir, _ = log_folders({**preset_settings("default"), **given})
-    path = Path(log_dir) / LAST
-    if not path.is_file():
-        raise UserError(f"nothing to {verb}: no {LAST} in {log_dir}")
-    return path
+    return Path(log_dir) / LAST
 
 
 def _saved_settings(given: Settings, checkpoint: dict[str, Any], log_dir: str) -> Settings:
@@ -223,6 +240,10 @@ def _check_requirements(settings: Settings, given: Settings) -> None:
 
 def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     """Refuse combinations that can't work, before anything is written; raises UserError."""
+    ranks = number_of_ranks()
+    for name, size in (("batch_size", args.batch_size), ("policy_batch", policy_batch(args))):
+        if size < ranks:
+            raise UserError(f"--{name} {size}: fewer sequences than the {ranks} processes that share them")
     _check_folders(args)
     _check_sizes(args)
     for name, (value, reason) in SOURCES[args.dataset].fixed.items():

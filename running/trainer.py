@@ -24,8 +24,10 @@ from running.collapse import CollapseWatch
 from running.profiling import profiled
 from running.run_folder import BEST, LAST, OF_THE_END, PREVIOUS, SAMPLES
 from running.run_log import RunLog
+from support import world
 from support.errors import UserError
 from support.random_streams import stream
+from support.torchrun import is_first
 from train import Metrics, phases
 from train_state import TrainState
 
@@ -98,10 +100,10 @@ class Trainer:
         """
         if new and self.args.evaluate:
             self._evaluate("pretrain_g")
-        if any(not self._complete(phase, number) for phase, _, number in phases(self.args)):
+        if is_first() and any(not self._complete(phase, number) for phase, _, number in phases(self.args)):
             for name in OF_THE_END:  # of an earlier end: the training goes on
                 (Path(self.args.log_dir) / name).unlink(missing_ok=True)
-        self.save()
+        self._save_once()
 
     def _complete(self, phase: str, num_epochs: int) -> bool:
         return self.state.epochs_done[phase] >= num_epochs or (phase == "pretrain_g" and self.best.ended_early)
@@ -116,13 +118,14 @@ class Trainer:
         for phase, run_epoch, num_epochs in phases(self.args):
             if self._complete(phase, num_epochs):
                 continue
-            folder = Path(self.args.log_dir) / "profile" if self.args.profile else None
+            folder = Path(self.args.log_dir) / "profile" if self.args.profile and is_first() else None
             with profiled(folder, phase, self.state.generator.device) as epoch_done:
                 for _ in self.log.epochs(phase, self.state.epochs_done[phase], num_epochs):
                     self._epoch(phase, run_epoch, num_epochs)
                     epoch_done()
-                    if self.stop_requested or self.log.reader_gone:
-                        self.save()
+                    if not world.together(not self.stop_requested and not self.log.reader_gone):
+                        self.stop_requested |= not self.log.reader_gone  # on the other ranks, too
+                        self._save_once()
                         return
                     if self._complete(phase, num_epochs):
                         break
@@ -154,7 +157,7 @@ class Trainer:
         if self.data.writes_samples and due(self.args.sample_every):
             self._keep_samples()
         if self._complete(phase, num_epochs) or epoch % self.args.save_every == 0:
-            self.save()
+            self._save_once()
 
     def _choose_epoch(self, last: bool) -> None:
         """End maximum likelihood where NLL_valid has not fallen for long, and go on from G's best weights where it ends."""
@@ -194,6 +197,8 @@ class Trainer:
         """Samples as files in the run's folder, and as sounds and images in TensorBoard beside real sequences."""
         seed, step = self.args.seed, self.state.g_epochs
         samples = self.state.generator.sample(self.data.num_samples, self.data.seq_len, stream(seed, "songs", step))
+        if not is_first():
+            return
         self.data.keep_samples(samples, Path(self.args.log_dir) / SAMPLES, f"epoch_{step:04d}")
         self.log.media(self.data.media(samples, stream(seed, "songs beside real ones", step)), step)
 
@@ -205,7 +210,8 @@ class Trainer:
             generators["best"] = self.best.generator(self.state)
         for name, generator in generators.items():
             samples = generator.sample(self.data.num_samples, self.data.seq_len, stream(self.args.seed, rng_name))
-            self.data.keep_samples(samples, folder, name)
+            if is_first():
+                self.data.keep_samples(samples, folder, name)
         self.log.line(f"samples of {' and '.join(f'{name}.pt' for name in sorted(generators))} are in {folder}")
 
     def _show(self, phase: str, epoch: int, num_epochs: int, values: Metrics) -> None:
@@ -217,6 +223,12 @@ class Trainer:
         self.log.show(now)
         text = "  ".join(f"{name} {value:.4f}" for name, value in now.items())
         self.log.line_now_and_then(epoch, num_epochs, f"{phase:<11} {epoch:>5}/{num_epochs}  {text}")
+
+    def _save_once(self) -> None:
+        """Save, on one rank, what is the same on all."""
+        world.must_be_alike([*self.state.generator.parameters(), *self.state.discriminator.parameters()])
+        if is_first():
+            self.save()
 
     def save(self, begun: bool = True, token: str = "") -> None:
         """Write the complete state to `last.pt`, and before it the best models to `best.pt`.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from support.one_line import one_line
+from support.torchrun import is_first
 
 LARGEST = 2**31 - 1  # of sizes and counts
 LARGEST_SEED = 2**63 - 1
@@ -37,7 +38,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""
-        print(f"error: {one_line(message)} (see --help)", file=sys.stderr)
+        if is_first():
+            print(f"error: {one_line(message)} (see --help)", file=sys.stderr)
         sys.exit(2)
 
 
@@ -107,6 +109,11 @@ def boolean(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
 
 
+def boolean_or_auto(text: str) -> bool | str:
+    """An argparse type: the same, or auto."""
+    return "auto" if text.lower() == "auto" else boolean(text)
+
+
 class StartFrom(enum.Enum):
     """What --start_from does with a setting of the other run."""
 
@@ -152,7 +159,8 @@ class Flag:
         text += presets
         if isinstance(self.type, tuple):
             group.add_argument(f"--{self.name}", choices=self.type, help=text)
-        elif self.type is boolean:
-            group.add_argument(f"--{self.name}", type=boolean, nargs="?", const=True, metavar="True|False", help=text)
+        elif self.type in (boolean, boolean_or_auto):
+            values = "True|False" if self.type is boolean else "True|False|auto"
+            group.add_argument(f"--{self.name}", type=self.type, nargs="?", const=True, metavar=values, help=text)
         else:
             group.add_argument(f"--{self.name}", type=self.type, metavar=self.name.upper(), help=text)

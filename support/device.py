@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from support.errors import UserError
+from support.torchrun import local_rank, number_of_ranks
 
 
 def choose_device(name: str) -> torch.device:
@@ -28,6 +29,8 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"--device {name}: this machine or this build of torch has no CUDA device")
+        if device.index is None and number_of_ranks() > 1:  # a device for each process, as far as they go
+            device = torch.device("cuda", local_rank() % torch.cuda.device_count())
         if (device.index or 0) >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
         torch.cuda.set_device(device)
@@ -37,9 +40,10 @@ def choose_device(name: str) -> torch.device:
 
 def describe_device(device: torch.device) -> str:
     """The device in words."""
+    ranks = f", {number_of_ranks()} processes" if number_of_ranks() > 1 else ""
     if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({torch.get_num_threads()} threads)"
+        return f"{device} ({torch.cuda.get_device_name(device)}{ranks})"
+    return f"{device} ({torch.get_num_threads()} threads{ranks})"
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

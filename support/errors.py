@@ -17,6 +17,7 @@ from support.standard_streams import open_closed_streams, output_is_closed
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")  # in torch's messages on CUDA and on a CPU
 BROKEN_PIPE_STATUS = 141  # the shell's exit status of a program whose output is no longer read
+INTERRUPTED_STATUS = 130  # of one that Ctrl-C has ended
 TERMINATED_STATUS = 143  # and of one that SIGTERM has ended
 SAME_REQUEST = 1.0  # seconds: `timeout` sends SIGTERM to its child and to the group that the child is in
 
@@ -100,7 +101,7 @@ def exit_with_one_line(command: Callable[..., int]) -> Callable[..., int]:
                 return status
         except KeyboardInterrupt:  # Ctrl-C before there was anything to save
             print("stopped", file=sys.stderr)
-            return 130
+            return INTERRUPTED_STATUS
         except Terminated:
             print("stopped", file=sys.stderr)
             return TERMINATED_STATUS

@@ -10,7 +10,10 @@ long there, and a sixth longer on free cores. The user's own OMP_WAIT_POLICY or 
 import os
 
 from support.standard_streams import open_closed_streams
+from support.torchrun import number_of_ranks
 
 open_closed_streams()
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+if number_of_ranks() > 1:
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost rank is reported in one line, not by warnings of sockets
