@@ -159,4 +159,6 @@ def _naming_the_lost(timeout: float) -> Iterator[None]:
     except RuntimeError as error:
         if "out of memory" in str(error):
             raise
-        raise LostRankError(f"another process of this run has ended, or has not answered for {timeout:g} s") from None
+        raise LostRankError(
+            f"another process of this run has ended, or did not answer within --dist_timeout {timeout:g} s"
+        ) from None

@@ -156,7 +156,7 @@ def test_a_stopped_rank_ends_the_run_within_the_timeout(tmp_path):
     with ranks(2, "-c", STOPS, *flags, cwd=tmp_path) as started:
         _, error = started.processes[0].communicate(timeout=30)
     assert started.processes[0].returncode == 2
-    assert error == "error: another process of this run has ended, or has not answered for 2 s\n"
+    assert error == "error: another process of this run has ended, or did not answer within --dist_timeout 2 s\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

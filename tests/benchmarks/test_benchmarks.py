@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.cli import ROOT
 from helpers.processes import popen
+from helpers.ranks import ranks
 
 sys.path.append(str(ROOT / "benchmarks"))
 
@@ -30,6 +31,15 @@ def test_a_part_is_timed_and_written_as_json(tmp_path, monkeypatch):
         assert row["speedup"] == pytest.approx(row["plain_s"] / row["fast_s"])
         assert row["over_products"] == pytest.approx(row["fast_s"] / row["products_s"])
     assert written["torch"] == torch.__version__ and written["peak_memory_mib"] > 100
+
+
+def test_an_epoch_of_two_ranks_is_timed_with_its_exchanges(tmp_path):
+    flags = ["--presets", "smoke", "--rounds", "1", "--threads", "1"]
+    with ranks(2, str(ROOT / "benchmarks/ranks.py"), *flags, cwd=tmp_path) as started:
+        (status, text, error), other = started.end()
+    assert (status, error, other) == (0, "", (0, "", ""))
+    row = [cell.strip() for cell in text.splitlines()[-1].split("|")]
+    assert row[1:4] == ["`smoke`", "2", "1"] and int(row[5]) > 10 and 0 < int(row[6].removesuffix("%")) < 100
 
 
 def test_an_unknown_part_ends_with_one_line():

@@ -87,4 +87,4 @@ def test_a_rank_that_is_lost_ends_the_others_within_the_timeout(number, tmp_path
         assert time.monotonic() - begun < 20
     errors = [error for _, error in found.values() if error]
     assert len(errors) == 1
-    assert "another process of this run has ended, or has not answered for 3 s" in errors[0]
+    assert "another process of this run has ended, or did not answer within --dist_timeout 3 s" in errors[0]
