@@ -8,16 +8,17 @@ docs/sweeps.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import report
 from running.flags import MAX_THREADS
-from running.run_folder import FolderLocks
 from running.sweep import OUT, Sweep, make_task
 from running.sweep_clusters import (
     CLUSTERS,
@@ -32,7 +33,7 @@ from running.sweep_clusters import (
     load_submitit,
     slurm_parameters,
 )
-from running.sweep_job import STOPPED, Task
+from running.sweep_job import STOPPED, Task, take_lock
 from running.sweep_plan import PlannedRun, Row, find_runs_of, parse_rows, parse_seeds, plan_runs
 from support.command_line import Parser, boolean, whole
 from support.errors import UserError, exit_with_one_line
@@ -129,16 +130,19 @@ def show(tasks: Sequence[tuple[PlannedRun, Task]]) -> None:
         print(f"# {task.name} is finished" if command is None else shlex.join(command))
 
 
-def take_lock(locks: FolderLocks, folder: Path) -> None:
-    """Lock the folder of a sweep's logs; raises UserError where another sweep is at work there."""
-    for tries in range(LOCK_TRIES):
-        try:
-            locks.take(folder)
-            return
-        except UserError:
-            if tries == LOCK_TRIES - 1:
-                raise UserError(f"{folder.parent}: another sweep.py is at work on these runs") from None
+@contextlib.contextmanager
+def only_sweep(folder: Path) -> Iterator[None]:
+    """Inside, the folder is locked, which tells the runs that their sweep lives; raises UserError where another sweep has it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        tries = 0
+        while not take_lock(handle, fcntl.LOCK_EX):
+            if (tries := tries + 1) == LOCK_TRIES:
+                raise UserError(f"{folder.parent}: another sweep.py is at work on these runs")
             time.sleep(0.1)
+        yield
+    finally:
+        os.close(handle)
 
 
 def print_table(rows: Sequence[Row], folder: Path) -> None:
@@ -165,11 +169,15 @@ def main(argv: list[str] | None = None) -> int:
     rows = parse_rows(folder.resolve().name, args.set, [*start, *words[parts + 1 :]])
     runs = plan_runs(rows, parse_seeds(args.seeds), folder)
     cluster = choose_cluster(args.cluster)
-    group = (args.per_device or 1) if cluster == "slurm" else 1
-    slots = [] if cluster == "slurm" else local_slots(args, rows, len(runs))
-    share = 1 if cluster == "slurm" else max(1, count_cores() // (1 if cluster == "debug" else len(slots)))
+    if cluster == "slurm":
+        group, slots = args.per_device or 1, []
+        parameters = slurm_parameters(args.slurm, folder.resolve().name, group)
+        share = max(1, parameters.get("cpus_per_task", group) // group)
+        parameters.setdefault("cpus_per_task", group * max(threads_of(args, row, share) for row in rows))
+    else:
+        slots = local_slots(args, rows, 1 if cluster == "debug" else len(runs))
+        share = max(1, count_cores() // len(slots))
     tasks = [(run, make_task(run, folder / OUT, [args.python, str(MAIN)], threads_of(args, run.row, share))) for run in runs]
-    parameters = slurm_parameters(args.slurm, folder.resolve().name, group, max(threads_of(args, row, share) for row in rows))
     if args.dry_run:
         show(tasks)
         if cluster == "slurm":
@@ -177,8 +185,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     submitit = load_submitit()
     (folder / OUT).mkdir(parents=True, exist_ok=True)
-    with FolderLocks() as locks:
-        take_lock(locks, folder / OUT)
+    with only_sweep(folder / OUT):
         if cluster == "slurm":
             place = Slurm(submitit, folder / OUT, parameters, group, args.jobs)
         else:

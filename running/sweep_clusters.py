@@ -129,7 +129,8 @@ class Debug:
     group = 1
 
     def __init__(self, submitit: Any, folder: Path, slots: Sequence[Environment]) -> None:
-        self._executor = submitit.DebugExecutor(folder)
+        self._files = Path(tempfile.mkdtemp(prefix="submitit-", dir=folder))
+        self._executor = submitit.DebugExecutor(self._files)
         self._slot = slots[0]
         self._current: SweepJob | None = None
 
@@ -152,7 +153,8 @@ class Debug:
             self._current.stop()
 
     def close(self) -> None:
-        """Nothing has to be removed."""
+        """Remove submitit's files."""
+        shutil.rmtree(self._files, ignore_errors=True)
 
 
 class Slurm:
@@ -236,16 +238,15 @@ def in_queue() -> set[str]:
     return set(asked.stdout.split())
 
 
-def slurm_parameters(given: Sequence[str], name: str, group: int, threads: int) -> dict[str, Any]:
+def slurm_parameters(given: Sequence[str], name: str, group: int) -> dict[str, Any]:
     """The parameters of submitit's SlurmExecutor; raises UserError.
 
     Args:
         given: KEY=VALUE of --slurm.
         name: of the sweep.
         group: runs in a job; several share a GPU.
-        threads: of a run.
     """
-    parameters: dict[str, Any] = {"job_name": name, "time": SLURM_TIME, "cpus_per_task": threads * group}
+    parameters: dict[str, Any] = {"job_name": name, "time": SLURM_TIME}
     if group > 1:
         parameters["gpus_per_node"] = 1
     for text in given:
@@ -253,6 +254,11 @@ def slurm_parameters(given: Sequence[str], name: str, group: int, threads: int) 
         if not (key and equals and value):
             raise UserError(f"--slurm {text}: write --slurm KEY=VALUE")
         parameters[key] = int(value) if value.isdecimal() else value
+    for key in ("time", "cpus_per_task"):
+        if not isinstance(parameters.get(key, 1), int):
+            raise UserError(f"--slurm {key}={parameters[key]}: give a whole number{' of minutes' if key == 'time' else ''}")
+    if isinstance(parameters.get("gpus_per_node"), int) and parameters["gpus_per_node"] > 1:
+        raise UserError("--slurm gpus_per_node: a run uses one GPU; --per_device N puts N runs on it")
     return parameters
 
 
