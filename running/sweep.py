@@ -73,10 +73,11 @@ def last_line(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - TAIL))
-            lines = [one_line(line) for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+            lines = file.read().decode(errors="replace").splitlines()
     except OSError:
         lines = []
-    text = lines[-1] if lines else "no output"
+    said = [line for line in map(one_line, lines) if line and not line.startswith("== ")]  # the others are the job's
+    text = said[-1] if said else "no output"
     return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 1]}…"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import importlib
+import io
 import math
 import os
 import shlex
@@ -189,13 +190,13 @@ class Slurm:
         """Queue jobs, several as an array; returns their ids, by which they are known; raises UserError."""
         jobs = []
         try:
-            with self._executor.batch():
+            with contextlib.redirect_stderr(io.StringIO()), self._executor.batch():  # submitit repeats there what sbatch says
                 for tasks in groups:
                     shielded = (signal.SIGTERM, signal.SIGUSR2)  # of which Slurm sends some to all processes of a job
                     job = SweepJob(tasks, {}, stop_signals=(signal.SIGINT,), shielded=shielded)
                     jobs.append(self._executor.submit(job))
         except (RuntimeError, OSError, subprocess.CalledProcessError) as error:
-            raise UserError(f"sbatch: {one_line(str(error))}") from None
+            raise UserError(f"Slurm refuses the jobs: {one_line(str(error))}") from None
         self._absent |= {job.job_id: 0 for job in jobs}
         return [job.job_id for job in jobs]
 

@@ -75,8 +75,9 @@ def begun(calls: list[dict]) -> dict[str, list[str]]:
 
 
 def most_at_a_time(calls: list[dict]) -> int:
-    """How many runs were at work at the same time."""
-    steps = sorted((call["time"], 1 if "flags" in call else -1) for call in calls)
+    """How many runs were at work at the same time, not counting those that failed."""
+    ended = {call["pid"] for call in calls if "status" in call}
+    steps = sorted((call["time"], 1 if "flags" in call else -1) for call in calls if call["pid"] in ended)
     now = most = 0
     for _, step in steps:
         now += step
