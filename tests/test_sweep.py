@@ -198,10 +198,15 @@ def test_a_run_waits_for_the_one_that_it_starts_from_and_is_not_started_where_th
     assert "late-1: finished in" in out  # the stub refuses to start before its source is finished
 
 
-def test_no_more_runs_than_jobs_go_at_a_time_and_not_fewer(submitit, monkeypatch):
+def test_as_many_runs_as_jobs_go_at_a_time_and_those_on_a_device_are_no_more_than_may_share_it(submitit, monkeypatch):
     monkeypatch.setenv("SECONDS_EACH", "0.8")
-    assert run("--seeds", "1-4", "--jobs", "3", "--report", "False") == 0
-    assert most_at_a_time(read_calls()) == 3
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert run("--seeds", "1-4", "--per_device", "2", "--jobs", "3", "--report", "False") == 0
+    calls = read_calls()
+    assert most_at_a_time(calls) == 3
+    names = {device: {call["name"] for call in calls if call.get("device") == device} for device in ("3", "5")}
+    assert set.union(*names.values()) == {f"mine-{seed}" for seed in range(1, 5)}
+    assert all(1 <= most_at_a_time([call for call in calls if call["name"] in found]) <= 2 for found in names.values())
 
 
 def start_sweep(*words, runs, **environment):
