@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -39,12 +40,17 @@ class Progress:
         task: what its job gets.
         state: waiting, submitted, at work, finished, failed or stopped.
         told: when a line about it was printed last, in seconds.
+        token: of its notes.
     """
 
     planned: PlannedRun
     task: Task
     state: str = "waiting"
     told: float = 0.0
+    token: str = ""
+
+    def __post_init__(self) -> None:
+        self.token = self.task.token
 
     @property
     def job_file(self) -> Path:
@@ -65,6 +71,7 @@ def make_task(run: PlannedRun, out: Path, python: Sequence[str], threads: int) -
         resume=(*python, "--resume", *flags, "--log_dir", str(run.folder)),
         log=out / f"{run.name}.txt",
         note=out / f"{run.name}.json",
+        token=secrets.token_hex(8),
     )
 
 
@@ -81,13 +88,13 @@ def last_line(path: Path) -> str:
     return text if len(text) <= LONGEST_LINE else f"{text[: LONGEST_LINE - 1]}…"
 
 
-def read_note(path: Path) -> dict[str, Any]:
-    """A run's note; empty where there is none."""
+def read_note(path: Path, token: str) -> dict[str, Any]:
+    """A run's note; empty where there is none with this token."""
     try:
         note = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) else {}
+    return note if isinstance(note, dict) and note.get("token") == token else {}
 
 
 class Sweep:
@@ -136,12 +143,16 @@ class Sweep:
         if not hasattr(self.cluster, "adopt"):
             return
         earlier: dict[str, list[Progress]] = {}
+        tokens: dict[str, str] = {}
         for run in self._waiting():
-            if run.job_file.exists() and "status" not in read_note(run.task.note):
-                earlier.setdefault(run.job_file.read_text().strip(), []).append(run)
+            job, _, token = run.job_file.read_text().partition(" ") if run.job_file.exists() else ("", "", "")
+            if job and "status" not in read_note(run.task.note, token):
+                earlier.setdefault(job, []).append(run)
+                tokens[run.planned.name] = token
         for job in self.cluster.adopt(set(earlier)):
             self._jobs[job] = earlier[job]
             for run in earlier[job]:
+                run.token = tokens[run.planned.name]
                 self._change(run, "submitted", f"in the queue since an earlier call, as job {job}")
 
     def _waiting(self) -> list[Progress]:
@@ -172,7 +183,7 @@ class Sweep:
             self._jobs[job] = group
             if isinstance(job, str):
                 for run in group:
-                    write_text(run.job_file, job)
+                    write_text(run.job_file, f"{job} {run.token}")
                     self._tell(f"{run.planned.name}: submitted as job {job}")
 
     def _follow(self) -> None:
@@ -200,7 +211,7 @@ class Sweep:
         """Tell what a run's note and log say that is new."""
         if run.state in ENDS:
             return
-        note = read_note(run.task.note)
+        note = read_note(run.task.note, run.token)
         if run.state == "submitted" and "resumed" in note:
             self._change(run, "at work", "resumed" if note["resumed"] else "started")
         if "status" in note:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 STOPPED = 130  # main.py's exit status where it was told to stop
-POLL = 0.1  # seconds
+POLL = 0.05  # seconds
 LONGEST_STOP = 80.0  # seconds for a run to save itself: Slurm kills it 90 seconds after its signal
 
 
@@ -36,6 +36,7 @@ class Task:
         resume: the command for an interrupted one.
         log: the file for what it prints.
         note: the file that says what became of it: {"resumed": ...}, and at its end {"status": ..., "seconds": ...}.
+        token: which every note has: a job of an earlier call may still write its own.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Task:
     resume: tuple[str, ...]
     log: Path
     note: Path
+    token: str
 
     def command(self) -> tuple[str, ...] | None:
         """What to do for it now; None where it is finished."""
@@ -125,7 +127,7 @@ class Attempt:
             self._end(0)
             return
         self._begun = time.monotonic()
-        write_note(self.task.note, resumed=command is self.task.resume)
+        write_note(self.task.note, token=self.task.token, resumed=command is self.task.resume)
         self._log.write(f"== {shlex.join(command)}\n".encode())
         variables = {**os.environ, **self._environment}
         try:
@@ -149,7 +151,8 @@ class Attempt:
 
     def _end(self, status: int) -> None:
         self.status = status
-        write_note(self.task.note, status=status, seconds=time.monotonic() - self._begun)
+        seconds = time.monotonic() - self._begun
+        write_note(self.task.note, token=self.task.token, status=status, seconds=seconds)
         self._log.close()
 
 

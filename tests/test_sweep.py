@@ -156,7 +156,6 @@ def test_runs_are_shared_out_over_devices(monkeypatch):
 def test_runs_go_side_by_side_a_failed_one_stops_nothing_and_the_second_call_does_what_is_missing(submitit, monkeypatch, capsys):
     monkeypatch.setenv("FAIL_AT", "reward-bleu-2")
     monkeypatch.setenv("DIE_AT", "reward-constant-1")
-    monkeypatch.setenv("SECONDS_EACH", "0.2")
     words = ("--seeds", "1-2", "--set", "reward=bleu,constant")
     assert run(*words) == 1
     calls = read_calls()
@@ -199,7 +198,7 @@ def test_a_run_waits_for_the_one_that_it_starts_from_and_is_not_started_where_th
 
 
 def test_as_many_runs_as_jobs_go_at_a_time_and_those_on_a_device_are_no_more_than_may_share_it(submitit, monkeypatch):
-    monkeypatch.setenv("SECONDS_EACH", "0.8")
+    monkeypatch.setenv("MEET", "3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     assert run("--seeds", "1-4", "--per_device", "2", "--jobs", "3", "--report", "False") == 0
     calls = read_calls()
@@ -279,7 +278,8 @@ def test_a_killed_sweep_has_its_runs_saved_and_the_next_one_goes_on(submitit, mo
     assert_one_line_error(capsys, "another sweep.py")
     process.kill()
     process.communicate()
-    assert run("--seeds", "1") == 0
+    assert run("--seeds", "1") == 0  # though the old job has written that the run was stopped
+    assert "mine-1: resumed\nmine-1: finished" in capsys.readouterr().out
     calls = read_calls()
     assert ["--resume" in call["flags"] for call in calls if "flags" in call] == [False, True]
     assert [call["status"] for call in calls if "status" in call] == [130, 0]

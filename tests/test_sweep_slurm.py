@@ -72,7 +72,6 @@ def test_without_slurm_and_with_a_partition_that_it_lacks_there_is_one_line(jobs
 
 def test_runs_that_share_a_gpu_are_one_job_and_each_has_its_own_end(jobs, monkeypatch, capsys):
     monkeypatch.setenv("FAIL_AT", "mine-2")
-    monkeypatch.setenv("SECONDS_EACH", "0.5")
     assert run("--seeds", "1-3", "--per_device", "2") == 1
     assert len(list(jobs.iterdir())) == 2
     calls = read_calls()

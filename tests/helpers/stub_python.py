@@ -5,8 +5,8 @@ import stat
 import sys
 from pathlib import Path
 
-# FAIL_AT names a run that fails, DIE_AT one that is killed once it has a checkpoint, SLOW_AT one that works until it is stopped.
-# calls.jsonl gets a line when a run begins and one when it ends.
+# FAIL_AT names a run that fails, DIE_AT one that is killed once it has a checkpoint, SLOW_AT one (or all) that work until stopped.
+# MEET=N has each run wait until N have begun. calls.jsonl gets a line when a run begins and one when it ends.
 STUB = """#!{python} -IS
 import json, os, pathlib, signal, sys, time
 flags = sys.argv[2:]
@@ -43,7 +43,11 @@ if os.environ.get("DIE_AT") == folder.name:
     os.kill(os.getpid(), signal.SIGKILL)
 print("epoch 1", flush=True)
 (folder / "saved").unlink(missing_ok=True)
-time.sleep(60 if os.environ.get("SLOW_AT") in (folder.name, "all") else float(os.environ.get("SECONDS_EACH", 0.05)))
+pathlib.Path("begun-" + folder.name).touch()
+end = time.monotonic() + 10
+while len(list(pathlib.Path().glob("begun-*"))) < int(os.environ.get("MEET", 0)) and time.monotonic() < end:
+    time.sleep(0.02)
+time.sleep(60 if os.environ.get("SLOW_AT") in (folder.name, "all") else 0.05)
 row = dict(phase="pretrain_g", epoch=1, step=1, nll_oracle=9 + seed, nll_test=8)
 (folder / "metrics.jsonl").write_text(json.dumps(row) + "\\n")
 (folder / "final.json").write_text(json.dumps(row))

@@ -41,7 +41,9 @@ def test_the_runs_of_a_job_go_side_by_side_and_end_each_in_its_own_way(monkeypat
     assert two.log.read_text().splitlines()[1:] == ["epoch 1", "error: it failed on purpose"]
     assert one.log.read_text().startswith("== ") and "--seed 1" in one.log.read_text()
     read_calls()
-    monkeypatch.setenv("SECONDS_EACH", "0.3")
+    monkeypatch.setenv("MEET", "2")
+    for path in Path().glob("begun-*"):
+        path.unlink()
     SweepJob(tasks(4, 5), {})()
     assert most_at_a_time(read_calls()) == 2
 
@@ -151,7 +153,6 @@ def test_the_run_is_saved_when_its_sweep_is_gone_and_killed_when_it_was_told_to_
 def test_two_jobs_of_one_run_work_one_after_another(monkeypatch):
     """As after a sweep that was killed, whose run still saves."""
     (task,) = tasks(1)
-    monkeypatch.setenv("SECONDS_EACH", "0.4")
     process = start_job(task)
     SweepJob([task], {})()
     assert process.wait(10) == 0
