@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import math
 import os
 import shlex
 import sys
@@ -181,7 +182,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.dry_run:
         show(tasks)
         if cluster == "slurm":
-            print(f"\n{batch_file(folder / OUT, parameters)}")
+            jobs = math.ceil(sum(not run.finished for run in runs) / group)
+            print(f"\n{batch_file(folder / OUT, parameters, jobs if args.jobs is None else min(jobs, args.jobs))}")
         return 0
     submitit = load_submitit()
     (folder / OUT).mkdir(parents=True, exist_ok=True)

@@ -263,13 +263,13 @@ def slurm_parameters(given: Sequence[str], name: str, group: int) -> dict[str, A
     return parameters
 
 
-def batch_file(folder: Path, parameters: dict[str, Any]) -> str:
-    """The file that submitit gives to sbatch, also where there is no Slurm; raises UserError."""
+def batch_file(folder: Path, parameters: dict[str, Any], jobs: int) -> str:
+    """The file that submitit gives to sbatch for so many jobs, also where there is no Slurm; raises UserError."""
     load_submitit()
     make = importlib.import_module("submitit.slurm.slurm")._make_sbatch_string  # SlurmExecutor does the same, with a Slurm
     files = (folder / "submitit").absolute()
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(files))}"
     try:
-        return make(command=command, folder=files, **parameters)
+        return make(command=command, folder=files, map_count=jobs if jobs > 1 else None, **parameters)
     except TypeError as error:
         raise UserError(f"--slurm: {error}") from None

@@ -49,7 +49,16 @@ def test_the_batch_file_is_shown_without_a_slurm(capsys):
     assert call(sweep.main, *PLACES, *words, "--threads_per_run", "3", "--dry_run") == 0
     out = capsys.readouterr().out
     assert out.count("main.py") == 4
-    for line in ("gpus-per-node=1", "cpus-per-task=6", "partition=gpu", "time=600", "mem=8GB", "job-name=mine", "signal=USR2@90"):
+    for line in (
+        "gpus-per-node=1",
+        "cpus-per-task=6",
+        "partition=gpu",
+        "time=600",
+        "mem=8GB",
+        "job-name=mine",
+        "signal=USR2@90",
+        "array=0-1%2",
+    ):
         assert f"#SBATCH --{line}\n" in out
     assert re.search(r"\nsrun .* -u -m submitit.core._submit .*/logs/mine/out/submitit\n", out)
     assert not Path("logs").exists()

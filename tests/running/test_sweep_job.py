@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -153,7 +154,9 @@ def test_the_run_is_saved_when_its_sweep_is_gone_and_killed_when_it_was_told_to_
 def test_two_jobs_of_one_run_work_one_after_another(monkeypatch):
     """As after a sweep that was killed, whose run still saves."""
     (task,) = tasks(1)
+    monkeypatch.setenv("MEET", "2")
     process = start_job(task)
+    threading.Timer(0.4, Path("begun-another").touch).start()  # the run works until then
     SweepJob([task], {})()
     assert process.wait(10) == 0
     calls = read_calls()
