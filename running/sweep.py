@@ -218,7 +218,7 @@ class Sweep:
             status, seconds = note["status"], f"{note['seconds']:.0f} s"
             if status == 0 and run.planned.finished:
                 self._change(run, "finished", f"finished in {seconds}")
-            elif status in (STOPPED, TERMINATED_STATUS):
+            elif status in (STOPPED, TERMINATED_STATUS, -signal.SIGINT):
                 self._change(run, "stopped" if self._stopping else "failed", f"stopped after {seconds}: {last_line(run.task.log)}")
             else:
                 how = f"signal {signal.Signals(-status).name}" if status < 0 else f"exit {status}"

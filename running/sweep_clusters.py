@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from running import sweep_job
-from running.sweep_job import SweepJob, Task
+from running.sweep_job import SweepJob, Task, is_locked
 from support.errors import UserError
 from support.one_line import one_line
 
@@ -79,7 +79,7 @@ class Local:
     group = 1  # runs in a job
 
     def __init__(self, submitit: Any, folder: Path, slots: Sequence[Environment]) -> None:
-        self._owner = folder
+        self._owner = folder if is_locked(folder) else None  # on a file system without locks the runs can't ask for their sweep
         # a folder of its own: submitit names files by the numbers of processes, which come again
         self._files = Path(tempfile.mkdtemp(prefix="submitit-", dir=folder))
         self._executor = submitit.LocalExecutor(self._files)

@@ -100,10 +100,13 @@ class Attempt:
         self._shielded = shielded
         self._begun = time.monotonic()
         self._child: subprocess.Popen | None = None
+        self._asked = False
         self._log = task.log.open("ab", buffering=0)
 
     def step(self, stopping: bool) -> None:
         """Go on with it."""
+        if stopping:
+            self.ask_to_stop()
         if self.status is None and self._child is not None:
             if (status := self._child.poll()) is not None:
                 self._end(status)
@@ -116,10 +119,16 @@ class Attempt:
         """Whether its process runs."""
         return self._child is not None and self._child.poll() is None
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the process, where there is one."""
-        if self._child is not None and self.status is None:
-            self._child.send_signal(number)
+    def ask_to_stop(self) -> None:
+        """Ask the process once to save and stop: the second time it would stop without saving."""
+        if self._child is not None and not self._asked:
+            self._asked = True
+            self._child.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the process, where there is one."""
+        if self._child is not None:
+            self._child.kill()
 
     def _begin(self) -> None:
         command = self.task.command()
@@ -189,22 +198,22 @@ class SweepJob:
                 time.sleep(POLL)
                 self._follow_owner()
         except BaseException:
-            self._signal(signal.SIGKILL)
+            self._kill()
             raise
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
 
     def stop(self) -> None:
-        """Ask each run once to save and stop: the second time it would stop without saving."""
-        if not self._stopping:
-            self._stopping = True
-            self._signal(signal.SIGINT)
+        """Have each run saved and ended."""
+        self._stopping = True
 
     def checkpoint(self) -> Any:
         """What submitit is to start again, at a time-out or a preemption: this job, once its runs are saved."""
         self.stop()
         deadline = time.monotonic() + LONGEST_STOP
+        for attempt in self._attempts:
+            attempt.ask_to_stop()
         while any(attempt.is_at_work() for attempt in self._attempts) and time.monotonic() < deadline:
             time.sleep(POLL)
         again = SweepJob(self.tasks, self.environment, self.owner, self.stop_signals, self.shielded)
@@ -224,9 +233,9 @@ class SweepJob:
         if self.owner is None or is_locked(self.owner):
             return
         if self._told:  # the sweep was told to stop twice: it has ended before its runs
-            self._signal(signal.SIGKILL)
+            self._kill()
         self.stop()
 
-    def _signal(self, number: int) -> None:
+    def _kill(self) -> None:
         for attempt in self._attempts:
-            attempt.signal(number)
+            attempt.kill()

@@ -1,5 +1,7 @@
 """sweep.py: many runs on one machine. What it does with a real submitit is tested where submitit is installed."""
 
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -260,6 +262,22 @@ def test_a_second_ctrl_c_ends_the_runs_at_once(submitit, monkeypatch, capsys):
     assert run("--seeds", "1", "--python", str(deaf.resolve())) == 130
     assert "stopping" in capsys.readouterr().out
     wait_for(lambda: not any(map(is_alive, read_pids())))
+
+
+def test_on_a_file_system_without_locks_the_runs_do_not_take_their_sweep_for_gone(submitit, monkeypatch):
+    monkeypatch.setattr("running.sweep_job.fcntl.flock", no_locks)
+    folder = Path("out").resolve()
+    folder.mkdir()
+    assert sweep.Local(submitit, folder, [{}])._owner is None
+    monkeypatch.undo()
+    handle = os.open(folder, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert sweep.Local(submitit, folder, [{}])._owner is not None
+    os.close(handle)
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
 
 
 def read_pids():
