@@ -210,7 +210,6 @@ class SweepJob:
 
     def checkpoint(self) -> Any:
         """What submitit is to start again, at a time-out or a preemption: this job, once its runs are saved."""
-        self.stop()
         deadline = time.monotonic() + LONGEST_STOP
         for attempt in self._attempts:
             attempt.ask_to_stop()

@@ -272,7 +272,9 @@ def test_on_a_file_system_without_locks_the_runs_do_not_take_their_sweep_for_gon
     monkeypatch.undo()
     handle = os.open(folder, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    assert sweep.Local(submitit, folder, [{}])._owner is not None
+    local = sweep.Local(submitit, folder, [{}])
+    assert local._owner is not None
+    assert local._executor.parameters["timeout_min"] > 60 * 24 * 30  # submitit's own default is two minutes
     os.close(handle)
 
 

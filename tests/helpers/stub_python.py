@@ -16,7 +16,8 @@ def note(**values):
     line = dict(name=folder.name, time=time.time(), pid=os.getpid(), **values)
     with open("calls.jsonl", "a") as file:
         file.write(json.dumps(line) + "\\n")
-note(flags=flags, device=os.environ.get("CUDA_VISIBLE_DEVICES"))
+deaf = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # then it can't be stopped before it has a handler of its own
+note(flags=flags, device=os.environ.get("CUDA_VISIBLE_DEVICES"), deaf=deaf)
 def stop(*_):
     if (folder / "saved").exists():
         os._exit(99)  # the second time main.py stops without saving

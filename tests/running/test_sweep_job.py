@@ -15,8 +15,8 @@ import pytest
 from helpers.cli import ROOT, flag_value
 from helpers.stub_python import begun, make_stub, most_at_a_time, read_calls
 
-from running.sweep import make_task
-from running.sweep_job import SweepJob, is_locked
+from running.sweep import Sweep, make_task
+from running.sweep_job import SweepJob, is_locked, write_note
 from running.sweep_plan import parse_rows, plan_runs
 
 
@@ -169,6 +169,7 @@ def test_signals_of_slurm_do_not_reach_the_run_and_sigint_of_the_job_does_not_ki
     (task,) = tasks(1)
     process = start_job(task, shielded=(signal.SIGTERM, signal.SIGUSR2), stop_signals=(signal.SIGTERM,))
     (call,) = read_calls()
+    assert not call["deaf"]
     for number in (signal.SIGTERM, signal.SIGUSR2):
         os.kill(call["pid"], number)
     time.sleep(0.2)
@@ -177,6 +178,38 @@ def test_signals_of_slurm_do_not_reach_the_run_and_sigint_of_the_job_does_not_ki
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == 0
     assert note(task)["status"] == 130
+
+
+class Stale:
+    """A cluster on which the job of an earlier call writes its note before the new one's begins."""
+
+    group = 1
+
+    def room(self):
+        return 1
+
+    def submit(self, groups):
+        ((self.task,),) = groups
+        write_note(self.task.note, token="of an earlier call", status=130, seconds=1.0)
+        self.asked = 0
+        return [self]
+
+    def ended(self, job, _runs_ended):
+        self.asked += 1
+        if self.asked > 1:
+            SweepJob([self.task], {})()
+        return self.asked > 1
+
+    def close(self):
+        pass
+
+
+def test_the_note_of_an_earlier_job_is_not_taken_for_the_new_ones():
+    (task,) = tasks(1)
+    (row,) = parse_rows("mine", [], [])
+    lines = []
+    assert Sweep([(plan_runs([row], [1], Path())[0], task)], Stale(), lines.append).run() == 0
+    assert [line.rpartition(" in ")[0] or line for line in lines] == ["mine-1: finished", "1 of 1 runs are finished"]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
