@@ -26,12 +26,13 @@ done
 
 for seed in "${seeds[@]}"; do
   row_defaults=()
-  train mle "$seed" "" --total_epochs 0
+  plan mle "$seed" "" --total_epochs 0
   for setting in "${settings[@]}"; do
     read -r g d k <<<"$setting"
     row_defaults=(--pretrain_d_epochs "$(((passes + k - 1) / k))")
-    train "g$g-d$d-k$k" "$seed" "$runs/mle-$seed" --g_steps "$g" --d_steps "$d" --d_epochs "$k"
+    plan "g$g-d$d-k$k" "$seed" "$runs/mle-$seed" --g_steps "$g" --d_steps "$d" --d_epochs "$k"
   done
 done
+train_planned
 
 "$PYTHON" "$here/report.py" "${rows[@]}" --curves "$runs/curves.png"

@@ -11,14 +11,15 @@ experiment=original_figure
 if [ "$preset" = paper ]; then preset=default; fi
 
 for seed in "${seeds[@]}"; do
-  train mle "$seed" "" --total_epochs 0
-  train mle-continued "$seed" "$runs/mle-$seed" --mle_share 1
-  train constant "$seed" "$runs/mle-$seed" --reward constant
-  train random "$seed" "$runs/mle-$seed" --reward random
-  train original "$seed" "$runs/mle-$seed" --reward original
-  train shuffled "$seed" "$runs/mle-$seed" --reward shuffled
-  train seqgan "$seed" "$runs/mle-$seed"
+  plan mle "$seed" "" --total_epochs 0
+  plan mle-continued "$seed" "$runs/mle-$seed" --mle_share 1
+  plan constant "$seed" "$runs/mle-$seed" --reward constant
+  plan random "$seed" "$runs/mle-$seed" --reward random
+  plan original "$seed" "$runs/mle-$seed" --reward original
+  plan shuffled "$seed" "$runs/mle-$seed" --reward shuffled
+  plan seqgan "$seed" "$runs/mle-$seed"
 done
+train_planned
 
 rows=("MLE continued=$runs/mle-continued-*" "rewards placed as the original's code does=$runs/original-*")
 rows+=("SeqGAN, rewards in their place=$runs/seqgan-*" "D's values of another sequence=$runs/shuffled-*")

@@ -4,6 +4,8 @@
 #   RUNS=FOLDER     where the runs go (default: logs/$experiment)
 #   ORACLE=FILE     the authors' oracle (--oracle_params); without it, and with --smoke, one random oracle for all seeds
 #   PYTHON=COMMAND  default: python
+#   SWEEP="FLAGS"   of sweep.py, by which runs go side by side where submitit is installed and there is more than one core (or FLAGS
+#                   are given), for example "--jobs 2" or "--per_device 4"; SWEEP=no: one after another, as without submitit
 #   --smoke         as the first flag: --preset smoke, in a folder of its own, to check that the script works
 # Sets `preset` and `data`, the flags of the data set, which a script on other data replaces.
 # All other flags are passed on to every run; those that define a row come after them and take precedence.
@@ -21,6 +23,10 @@ flags=("$@")
 data=(--oracle_seed 1)
 if [ -n "${ORACLE:-}" ] && [ "$preset" = paper ]; then data=(--oracle_params "$ORACLE"); fi
 row_defaults=() # a row's own defaults, which flags may replace
+# without submitit, or with one core, the runs go one after another
+several="import os, submitit; raise SystemExit(len(os.sched_getaffinity(0)) < 2 and not '${SWEEP:+given}')"
+side_by_side=
+if [ "${SWEEP:-}" != no ] && "$PYTHON" -c "$several" 2>/dev/null; then side_by_side=yes; fi
 
 # train ROW SEED START FLAGS...: the run $runs/ROW-SEED; START is the folder of the run that it begins from, or empty.
 train() {
@@ -43,6 +49,28 @@ train() {
     --seed "$seed" --log_dir "$folder" --eval_log_dir "$runs/eval/$name"
 }
 
+# plan ROW SEED START FLAGS...: as train, or later, by train_planned, where the runs go side by side. START must end with -SEED, and the
+# rows must be the same for each seed.
+planned=()
+plan() {
+  if [ -z "$side_by_side" ]; then
+    train "$@"
+  elif [ "$2" = "${seeds[0]}" ]; then
+    local name=$1 start=$3
+    if [ -n "$start" ]; then start="${start%"-$2"}-{seed}"; fi
+    shift 3
+    if [ -n "$start" ]; then set -- "$@" --start_from "$start"; fi
+    planned+=(--row "$name" ${row_defaults[@]+"${row_defaults[@]}"} ${flags[@]+"${flags[@]}"} "$@")
+  fi
+}
+
+train_planned() {
+  if [ -z "$side_by_side" ]; then return; fi
+  # SWEEP holds several words
+  "$PYTHON" "$here/sweep.py" --folder "$runs" --seeds "$(IFS=, && echo "${seeds[*]}")" --python "$PYTHON" --report False ${SWEEP:-} -- \
+    --preset "$preset" "${data[@]}" "${planned[@]}"
+}
+
 # text_table TABLE: the rows of a table on text, all from the MLE run of their seed, and the table beside the paper's.
 text_table() {
   if [ "$preset" = paper ]; then
@@ -51,10 +79,11 @@ text_table() {
   fi
   local seed tests=()
   for seed in "${seeds[@]}"; do
-    train mle "$seed" "" --total_epochs 0
-    train seqgan "$seed" "$runs/mle-$seed"
-    train reward-constant "$seed" "$runs/mle-$seed" --reward constant
+    plan mle "$seed" "" --total_epochs 0
+    plan seqgan "$seed" "$runs/mle-$seed"
+    plan reward-constant "$seed" "$runs/mle-$seed" --reward constant
   done
+  train_planned
   if [ "${#seeds[@]}" -gt 1 ]; then tests=(--ttest SeqGAN MLE --ttest "constant reward" MLE); fi
   "$PYTHON" "$here/report.py" --table "$1" --final "MLE=$runs/mle-*" "SeqGAN=$runs/seqgan-*" \
     "constant reward=$runs/reward-constant-*" ${tests[@]+"${tests[@]}"}

@@ -8,16 +8,17 @@ experiment=table1
 . "$(dirname "$0")/rows.sh"
 
 for seed in "${seeds[@]}"; do
-  train random "$seed" "" --pretrain_g_epochs 0 --total_epochs 0
-  train mle "$seed" "" --total_epochs 0
-  train scheduled "$seed" "" --scheduled_sampling 0.002 --total_epochs 0
+  plan random "$seed" "" --pretrain_g_epochs 0 --total_epochs 0
+  plan mle "$seed" "" --total_epochs 0
+  plan scheduled "$seed" "" --scheduled_sampling 0.002 --total_epochs 0
   # the methods of the adversarial phase begin from the same MLE run
   mle=$runs/mle-$seed
-  train pg-bleu "$seed" "$mle" --reward bleu
-  train seqgan "$seed" "$mle"
-  train reward-constant "$seed" "$mle" --reward constant
-  train reward-random "$seed" "$mle" --reward random
+  plan pg-bleu "$seed" "$mle" --reward bleu
+  plan seqgan "$seed" "$mle"
+  plan reward-constant "$seed" "$mle" --reward constant
+  plan reward-random "$seed" "$mle" --reward random
 done
+train_planned
 
 tests=()
 if [ "${#seeds[@]}" -gt 1 ]; then

@@ -29,7 +29,7 @@ LAYERS = (
     ("train_state", "original_placement", "rewards", "updates"),
     ("train", "residual"),
     ("running",),
-    ("main", "sample", "judges", "report"),
+    ("main", "sample", "judges", "report", "sweep"),
 )
 LAYER = {room: number for number, rooms in enumerate(LAYERS) for room in rooms}
 ROOMS = ("fast", "music", "residual", "running", "support", "text")

@@ -57,7 +57,7 @@ def shell(tmp_path):
 
     def run(script, *flags, python=str(stub), **environment):
         names = ("SEEDS", "RUNS", "ORACLE", "STOP_AT", "STOP_EARLY")
-        clean = {k: v for k, v in os.environ.items() if k not in names}
+        clean = {k: v for k, v in os.environ.items() if k not in names} | {"SWEEP": "no"}
         return subprocess.run(
             ["bash", str(ROOT / "experiments" / script), *flags],
             cwd=tmp_path / "cwd",
