@@ -8,6 +8,9 @@ import pytest
 from helpers.cli import ROOT, TINY, folders, json_lines, run, snapshot
 from helpers.processes import wait_for_epochs
 from helpers.ranks import ranks
+from helpers.tunes import split_folder
+
+from running.settings import resolve
 
 EPOCHS = ["--pretrain_g_epochs", "6", "--pretrain_d_epochs", "2", "--total_epochs", "4", "--eval_every", "2", "--save_every", "2"]
 
@@ -106,6 +109,22 @@ def test_a_run_in_two_processes_leaves_the_files_of_one(whole):
     assert_close(whole / "one", whole / "two")
     names = [sorted(p.name.partition(".tfevents")[0] for p in (whole / name).rglob("*")) for name in ("one", "two")]
     assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("kind", ["tunes", "text"])
+def test_runs_on_tunes_and_text_leave_the_same_in_two_processes(kind, tmp_path):
+    if kind == "tunes":
+        tunes = split_folder(tmp_path / "tunes", 5, 2, 3)
+        data = ["--dataset", "Nottingham", "--vocab_size", "89", "--data_dir", str(tunes), "--sample_every", "3"]
+    else:
+        (tmp_path / "lines.txt").write_text("".join(f"{a} {b} {c}\n" for a in "abcd" for b in "efg" for c in "hi"))
+        settings = {"dataset": "Text", "data_path": str(tmp_path / "lines.txt"), "seq_len": 5}
+        data = ["--dataset", "Text", "--data_path", settings["data_path"], "--vocab_size", str(resolve(settings).args.vocab_size)]
+    for number in (1, 2):
+        train(number, tmp_path / str(number), *data)
+    assert_close(tmp_path / "1", tmp_path / "2")
+    names = [sorted(p.name.partition(".tfevents")[0] for p in (tmp_path / name).rglob("*")) for name in "12"]
+    assert names[0] == names[1] and "samples" in names[0]
 
 
 def test_only_the_first_rank_speaks(tmp_path):
