@@ -144,7 +144,9 @@ def train_together(trainer: Trainer, checkpoint: dict[str, Any], versions: dict[
     """
     log, folders = trainer.log, trainer.log.folders
     new = not checkpoint.get("begun", bool(checkpoint))
-    if is_first():
+    begins = torch.tensor([new, *trainer.state.epochs_done.values(), trainer.args.batch_size], dtype=torch.float64)
+    world.must_be_alike([*begins.to(trainer.state.generator.device)], "all processes must see the same folder of the run")
+    if is_first():  # all ranks have read their files, so that one may write some
         if new:
             begin_logs(trainer, checkpoint.get("token", "") if checkpoint else None, versions)
         else:
@@ -181,7 +183,7 @@ def train(launch: Launch, device: torch.device) -> int:
     versions["draws"] = native.choice().words
     again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
     try:
-        with world.join(device, args.dist_timeout):  # all ranks have read their files now, so that one may write some
+        with world.join(device, args.dist_timeout):
             train_together(trainer, checkpoint, versions)
         if trainer.finished and args.judges and is_first():
             with clean_stop(trainer):
@@ -249,7 +251,7 @@ def main(argv: list[str] | None = None) -> int:
         set_up(args.threads)
         native.set_up(args.native_draws, device)
         if not is_first():
-            return train(launch, device)
+            return train(launch, device) if args.is_train else 0
         if not args.is_train:
             return evaluate_only(launch, device)
         folders = (Path(args.log_dir), Path(args.eval_log_dir))

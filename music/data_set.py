@@ -27,6 +27,7 @@ from support.errors import UserError
 from support.files import write_atomically
 from support.one_line import one_line
 from support.random_streams import stream
+from support.torchrun import is_first
 
 NAMES_SHOWN = 5  # of skipped files
 LONGEST_PRIME = 10_000  # frames, over an hour: each is a step of the generator
@@ -239,12 +240,12 @@ def _load_tunes(args: argparse.Namespace, grid: Grid) -> corpus.Corpus:
 
 
 def _parsing_bar(members: list) -> tqdm:
-    return tqdm(members, desc="reading MIDI", unit="file", disable=not sys.stderr.isatty())
+    return tqdm(members, desc="reading MIDI", unit="file", disable=not (is_first() and sys.stderr.isatty()))
 
 
 def _report_skipped(skipped: list[tuple[str, str]], what: str) -> None:
     """Name the files that are left out, and count them."""
-    if skipped:
+    if skipped and is_first():
         shown = ", ".join(f"{name} ({reason})" for name, reason in skipped[:NAMES_SHOWN])
         more = f", and {len(skipped) - NAMES_SHOWN} more" if len(skipped) > NAMES_SHOWN else ""
         print(one_line(f"{len(skipped)} MIDI files {what}: {shown}{more}"), file=sys.stderr)

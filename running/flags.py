@@ -123,7 +123,11 @@ DATA_FLAGS = (
         name="batch_size", type=whole(1), default=32, help="B, sequences in a batch, of G and of D; torchrun's processes share them"
     ),
     _data(
-        name="batch_per_rank", type=whole(1), default=None, help="B for each process of torchrun, instead of --batch_size for all"
+        name="batch_per_rank",
+        type=whole(1),
+        default=None,
+        start_from=StartFrom.OWN,  # the batch size that it gave is taken over
+        help="B for each process of torchrun, instead of --batch_size for all",
     ),
     _data(
         name="train_size",

@@ -226,7 +226,10 @@ class Trainer:
 
     def _save_once(self) -> None:
         """Save, on one rank, what is the same on all."""
-        world.must_be_alike([*self.state.generator.parameters(), *self.state.discriminator.parameters()])
+        weights = [*self.state.generator.parameters(), *self.state.discriminator.parameters()]
+        world.must_be_alike(
+            weights, "the weights of the processes differ: they need machines of one kind, and one version of torch"
+        )
         if is_first():
             self.save()
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from support.one_line import one_line
 from support.torchrun import is_first
@@ -35,6 +35,11 @@ class Parser(argparse.ArgumentParser):
                 if reason := unreadable(text):
                     self.error(f"argument {f'--{name}' if f'--{name}' in flags else name}: {reason}")
         return found
+
+    def print_help(self, file: IO[str] | None = None) -> None:
+        """As ArgumentParser's, from the first of several processes."""
+        if is_first():
+            super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         """Print one line on stderr and exit with status 2."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+VARIABLES = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
 
 def number_of_ranks() -> int:
     """How many processes the run has."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return int(os.environ["WORLD_SIZE"]) if os.environ.keys() >= VARIABLES else 1
 
 
 def is_first() -> bool:

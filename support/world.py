@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from support.errors import INTERRUPTED_STATUS, TERMINATED_STATUS, Terminated, UserError
-from support.torchrun import is_first, number_of_ranks
+from support.torchrun import is_first, local_rank, number_of_ranks
 
 STORE_SECONDS = 10.0  # for a question to the launcher's store; where it is gone, the launcher has ended
 
@@ -61,7 +61,8 @@ def join(device: torch.device, timeout: float) -> Iterator[None]:
     if number_of_ranks() == 1:
         yield
         return
-    own_device = device.type == "cuda" and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
+    several = int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count() and device.index == local_rank()
+    own_device = device.type == "cuda" and several
     with _naming_the_lost(timeout):
         dist.init_process_group("nccl" if own_device else "gloo", timeout=datetime.timedelta(seconds=timeout))
     _world = World(dist.get_rank(), dist.get_world_size(), timeout)
@@ -111,8 +112,8 @@ def together(flag: bool) -> bool:
     return count.item() == _world.size
 
 
-def must_be_alike(tensors: Sequence[Tensor]) -> None:
-    """Raise UserError where the ranks' tensors differ, as on machines that round differently."""
+def must_be_alike(tensors: Sequence[Tensor], otherwise: str) -> None:
+    """Raise UserError with the text `otherwise` on all ranks where their tensors differ; each waits for all others."""
     if _world.size == 1:
         return
     own = torch.stack([tensor.detach().double().sum() for tensor in tensors])
@@ -120,7 +121,7 @@ def must_be_alike(tensors: Sequence[Tensor]) -> None:
     others = mean.clone()
     _sum(others)
     if not together(bool(torch.isclose(others, own, rtol=1e-12, atol=0.0, equal_nan=True).all())):
-        raise UserError("the weights of the ranks differ: they must run on machines of one kind, with one version of torch")
+        raise UserError(otherwise)
 
 
 def first_to_report() -> bool:

@@ -5,11 +5,12 @@ import math
 import signal
 
 import pytest
-from helpers.cli import ROOT, TINY, folders, json_lines, run, snapshot
+from helpers.cli import ROOT, TINY, call, folders, json_lines, run, snapshot
 from helpers.processes import wait_for_epochs
 from helpers.ranks import ranks
 from helpers.tunes import split_folder
 
+import main
 from running.settings import resolve
 
 EPOCHS = ["--pretrain_g_epochs", "6", "--pretrain_d_epochs", "2", "--total_epochs", "4", "--eval_every", "2", "--save_every", "2"]
@@ -153,6 +154,37 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_end(lost, epochs, 
         assert (status, error.count("\n")) == (2, 1) and "another process of this run has ended" in error
     train(2, tmp_path / "run", "--resume", "auto", restarts=1)
     assert snapshot(tmp_path / "run/train")["metrics.jsonl"] == snapshot(whole / "two/train")["metrics.jsonl"]
+
+
+def test_ranks_that_see_different_folders_end_with_one_line(tmp_path):
+    """One starts the run, the other one would go on with another."""
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+    train(1, tmp_path / "1/run", "--total_epochs", "0")
+    program = f"import os, runpy, sys; os.chdir(os.environ['RANK']); sys.argv[0] = {str(ROOT / 'main.py')!r}; "
+    program += "sys.path[:0] = [os.path.dirname(sys.argv[0])]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    places = ["--log_dir", "run/train", "--eval_log_dir", "run/eval"]
+    with ranks(2, "-c", program, *TINY, *EPOCHS, *places, "--resume", "auto", "--dist_timeout", "5", cwd=tmp_path) as started:
+        found = started.end()
+    assert [status for status, _, _ in found] == [2, 2]
+    assert "".join(error for _, _, error in found) == "error: all processes must see the same folder of the run\n"
+
+
+def test_one_rank_evaluates_a_finished_run_and_the_others_end(whole):
+    with ranks(2, str(ROOT / "main.py"), "--is_train", "False", *folders(whole / "two"), cwd=whole) as started:
+        (status, text, error), other = started.end(timeout=30)
+    assert (status, error, other) == (0, "", (0, "", "")) and "nll_test" in text
+
+
+def test_a_run_starts_from_one_with_a_batch_for_each_rank(tmp_path):
+    sizes = TINY.index("--batch_size")
+    flags = [*TINY[:sizes], *TINY[sizes + 2 :], "--pretrain_g_epochs", "1", "--pretrain_d_epochs", "1"]
+    assert call(main.main, *flags, "--batch_per_rank", "3", "--total_epochs", "0", *folders(tmp_path / "one")) == 0
+    assert (
+        call(main.main, *flags, "--start_from", str(tmp_path / "one/train"), "--total_epochs", "1", *folders(tmp_path / "two")) == 0
+    )
+    saved = json.loads((tmp_path / "two/train/config.json").read_text())["args"]
+    assert (saved["batch_size"], saved["batch_per_rank"]) == (3, None)
 
 
 STOPS = f"""

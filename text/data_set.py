@@ -21,6 +21,7 @@ from support import schema
 from support.device import to_device
 from support.errors import UserError
 from support.random_streams import stream
+from support.torchrun import is_first
 from text import END, measures
 from text.corpus import Corpus, CorpusError, Reading, load_corpus
 from text.vocabulary import Vocabulary
@@ -245,4 +246,4 @@ def _load(settings: Mapping[str, Any]) -> Corpus:
 
 
 def _reading_bar(num_bytes: int) -> tqdm:
-    return tqdm(total=num_bytes, desc="reading text", unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+    return tqdm(total=num_bytes, desc="reading text", unit="B", unit_scale=True, disable=not (is_first() and sys.stderr.isatty()))

@@ -10,6 +10,7 @@ from helpers.cli import ROOT
 from helpers.ranks import ranks
 
 from support import world
+from support.torchrun import VARIABLES, is_first, local_rank, number_of_ranks
 from support.world import World
 
 ON_EACH_RANK = f"""
@@ -36,9 +37,18 @@ def test_one_process_exchanges_nothing():
     tensor = torch.arange(3.0)
     assert world.gather(tensor, 3) is tensor
     world.add_up([tensor])
-    world.must_be_alike([tensor])
+    world.must_be_alike([tensor], "never said")
     assert tensor.tolist() == [0, 1, 2]
     assert world.together(True) and not world.together(False)
+
+
+@pytest.mark.parametrize("variables", [{"WORLD_SIZE": "2"}, {"WORLD_SIZE": ""}, {"RANK": "1", "WORLD_SIZE": "2"}])
+def test_without_all_variables_of_torchrun_a_process_is_alone(variables, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert (number_of_ranks(), is_first(), local_rank()) == (1, True, 0)
 
 
 def results(found):
@@ -63,13 +73,13 @@ def test_all_ranks_get_the_same_rows_and_sums(tmp_path):
 
 def test_ranks_whose_weights_differ_end_with_one_line(tmp_path):
     program = """
-    world.must_be_alike([torch.ones(5), torch.tensor([float("nan")])])
-    world.must_be_alike([torch.ones(5), torch.full((3,), 1 + 1e-6 * (rank == 1))])
+    world.must_be_alike([torch.ones(5), torch.tensor([float("nan")])], "NaN")
+    world.must_be_alike([torch.ones(5), torch.full((3,), 1 + 1e-6 * (rank == 1))], "the weights differ")
 """
     with ranks(2, "-c", ON_EACH_RANK + program, cwd=tmp_path) as started:
         found = started.end()
     assert sorted(status for status, _, _ in found) == [1, 2]  # a traceback, as nothing stands around these ranks
-    assert sum("the weights of the ranks differ" in error for _, _, error in found) == 1
+    assert sum("UserError: the weights differ" in error for _, _, error in found) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
