@@ -63,8 +63,11 @@ def join(device: torch.device, timeout: float) -> Iterator[None]:
         return
     several = int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count() and device.index == local_rank()
     own_device = device.type == "cuda" and several
+    place = {}  # else the environment says where rank 0 keeps the store
     with _naming_the_lost(timeout):
-        dist.init_process_group("nccl" if own_device else "gloo", timeout=datetime.timedelta(seconds=timeout))
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            place = dict(store=_launchers_store(timeout), rank=int(os.environ["RANK"]), world_size=number_of_ranks())
+        dist.init_process_group("nccl" if own_device else "gloo", timeout=datetime.timedelta(seconds=timeout), **place)
     _world = World(dist.get_rank(), dist.get_world_size(), timeout)
     try:
         yield
@@ -128,12 +131,18 @@ def first_to_report() -> bool:
     """Whether this rank is the one to print why the run ends: true for the first rank that asks the launcher's store."""
     if number_of_ranks() == 1:
         return True
-    address, port, restarts = (os.environ.get(name, "") for name in ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RESTART_COUNT"))
     try:
-        store = dist.TCPStore(address, int(port), timeout=datetime.timedelta(seconds=STORE_SECONDS))
-        return store.add(f"reports of start {restarts}", 1) == 1
+        return _launchers_store(STORE_SECONDS).add("reports", 1) == 1
     except (RuntimeError, ValueError):  # the launcher has ended
         return is_first()
+
+
+def _launchers_store(timeout: float) -> dist.Store:
+    """The launcher's store, which outlives the ranks: what those of an earlier start have left there is not seen."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.TCPStore(address, port, timeout=datetime.timedelta(seconds=timeout))
+    return dist.PrefixStore(f"start {restarts}", store)
 
 
 @contextlib.contextmanager

@@ -86,11 +86,9 @@ def whole(tmp_path_factory):
     return folder
 
 
-def train(number, folder, *flags, restarts=0):
+def train(number, folder, *flags, **start):
     """A run on so many ranks, which must reach its end; returns what they print."""
-    with ranks(
-        number, str(ROOT / "main.py"), *TINY, *EPOCHS, *flags, *folders(folder), cwd=folder.parent, restarts=restarts
-    ) as started:
+    with ranks(number, str(ROOT / "main.py"), *TINY, *EPOCHS, *flags, *folders(folder), cwd=folder.parent, **start) as started:
         found = started.end()
     assert [status for status, _, _ in found] == [0] * number, found
     return found
@@ -152,7 +150,7 @@ def test_a_killed_rank_ends_the_run_which_goes_on_to_the_same_end(lost, epochs, 
     status, _, error = found[1 - lost]
     if status:  # else the run was at its end
         assert (status, error.count("\n")) == (2, 1) and "another process of this run has ended" in error
-    train(2, tmp_path / "run", "--resume", "auto", restarts=1)
+    train(2, tmp_path / "run", "--resume", "auto", restarts=1, store=started.store)
     assert snapshot(tmp_path / "run/train")["metrics.jsonl"] == snapshot(whole / "two/train")["metrics.jsonl"]
 
 

@@ -35,12 +35,9 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def ranks(number, *arguments, cwd, restarts=0):
-    """Inside, Python with these arguments runs in so many processes; they are killed in the end."""
-    with contextlib.closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    store = dist.TCPStore("127.0.0.1", port, is_master=True, timeout=timedelta(seconds=20), wait_for_workers=False)
+def ranks(number, *arguments, cwd, restarts=0, store=None):
+    """Inside, Python with these arguments runs in so many processes, killed in the end; a restart has the first start's store."""
+    store = store or new_store()
     started = Ranks(number, arguments, cwd, store, restarts)
     try:
         yield started
@@ -49,3 +46,11 @@ def ranks(number, *arguments, cwd, restarts=0):
             if process.poll() is None:
                 process.kill()
                 process.wait()
+
+
+def new_store():
+    """The store of a launcher."""
+    with contextlib.closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return dist.TCPStore("127.0.0.1", port, is_master=True, timeout=timedelta(seconds=20), wait_for_workers=False)
