@@ -206,7 +206,7 @@ def finish_rows(
 
 @functools.cache
 def compiled(function: Callable[..., None]) -> Callable[..., None]:
-    """`advance_rows` or `finish_rows` as TorchScript, which runs without Python's lock, so that threads do not wait for each other.
+    """`finish_rows` as TorchScript, which runs without Python's lock, so that threads do not wait for each other.
 
     TorchScript is deprecated. Where it is gone, this is the plain function: the same operations and results.
     """
