@@ -13,6 +13,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from fast.convolution import largest_responses
+from fast.native import kernel_for
+
 REAL = 1  # class number of real sequences; generated ones are class 0
 
 SCORING_ROWS = {"cpu": 512, "cuda": 2**31}  # sequences scored at a time, so that their windows fit a CPU's cache
@@ -89,6 +92,10 @@ class Discriminator(nn.Module):
     def _features(self, tokens: Tensor) -> Tensor:
         """Largest activation of each filter over all positions: (B, T) -> (B, F)."""
         embedded = self.embed(tokens)  # (B, T, E)
+        kernel = kernel_for(embedded)
+        if kernel is not None and not torch.is_autocast_enabled(embedded.device.type):
+            kinds = [(int(width), layer.weight, layer.bias) for width, layer in self.convolutions.items()]
+            return largest_responses(kernel, embedded, kinds)
         responses, biases = [], []
         for width, layer in self.convolutions.items():
             windows = embedded.unfold(1, int(width), 1).flatten(2)  # (B, T - width + 1, E·width)

@@ -18,7 +18,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fast.native import NativeLayer, kernel_for
+from fast.kernel import NativeLayer
+from fast.native import kernel_for
 from support.threads import on_cpu, scratch, second_level_cache
 
 # Logits computed at a time: few enough for a CPU's cache, enough to keep a GPU busy.

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from fast.categorical import chunk_rows
-from fast.native import NativeLayer, kernel_for
+from fast.kernel import NativeLayer
+from fast.native import kernel_for
 from support.threads import run_all, scratch, slices
 
 LOWEST_LOG_PROBABILITY = -80.0  # exp of less is near the denormals, slow on a CPU; as a gradient it changes no float32 weight

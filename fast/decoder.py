@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.categorical import OutputLayer, SoftmaxSampler, draw_from_blocks, softmax_weights
-from fast.native import CHUNK, NativeLayer, NativeLstm
+from fast.kernel import CHUNK, NativeLayer, NativeLstm
 from support.threads import on_cpu, run_all, scratch, slices
 
 TABLE_ELEMENTS = 100_000_000  # a larger table is not built

@@ -2,7 +2,6 @@
 so that neither threads nor the size of a call change a token. fast/decoder.py is the same in torch. Gates are in units of log 2
 (the candidate's twice as large), as logits are in draw.c. */
 #include <string.h>
-#include "draw.c"
 enum { UNITS = 16, GATES = 4 * UNITS, STEP_ROWS = LANES == 16 ? 6 : 3 }; /* 6 x 4 sums fit into 32 registers, 3 x 4 into 16 */
 
 /* The hidden units stand in blocks of 16. A block has rows of its 4 gates i, f, o, g: the biases, then the weights of each number of

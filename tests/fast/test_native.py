@@ -1,4 +1,4 @@
-"""The drawing kernel: the draws of torch's path, and torch's path wherever it can't be used."""
+"""The compiled kernel: the draws of torch's path, and torch's path wherever it can't be used."""
 
 import ctypes
 import os
@@ -11,9 +11,10 @@ import pytest
 import torch
 from helpers.reference import tiny_generator
 
-from fast import native
+from fast import kernel_checks, native
 from fast.categorical import SoftmaxSampler
 from fast.decoder import Decoder, select_rows
+from fast.kernel import CHUNK, Kernel, NativeLayer, kernel_of
 from generator import Generator
 from support.errors import UserError
 
@@ -107,8 +108,7 @@ def test_the_kernel_compiles_without_warnings_and_draws_right_on_other_cpus(cpu,
     command = [COMPILER, *native.FLAGS, "-Wall", "-Wextra", "-Werror", f"-march={cpu}", native.SOURCES[0], "-o", library, "-lm"]
     subprocess.run(command, check=True)
     if feature in native._cpu().split():
-        native.check(native.kernel_of(library))
-        native.check_sequences(native.kernel_of(library))
+        kernel_checks.check(kernel_of(library))
 
 
 def always_zero(layer, rows, stride, count, uniforms, draws, tokens, log_sums, space):
@@ -118,7 +118,7 @@ def always_zero(layer, rows, stride, count, uniforms, draws, tokens, log_sums, s
 
 def test_a_kernel_that_draws_wrongly_is_refused():
     with pytest.raises(RuntimeError, match="of 1000 draws of the compiled kernel are wrong"):
-        native.check(native.Kernel(always_zero, None))
+        kernel_checks.check(Kernel(always_zero, None, None, None))
 
 
 @needs_compiler
@@ -132,7 +132,7 @@ def test_a_kernel_whose_sums_are_wrong_is_refused():
             sums[-1] += 1e-3
 
     with pytest.raises(RuntimeError, match="sums of the compiled kernel are wrong"):
-        native.check(native.Kernel(doubled, None))
+        kernel_checks.check(kernel._replace(draw=doubled))
 
 
 @needs_compiler
@@ -145,7 +145,7 @@ def test_a_kernel_whose_lstm_is_wrong_is_refused(argument):
         kernel.finish(*args[:argument], others.data_ptr(), *args[argument + 1 :])
 
     with pytest.raises(RuntimeError, match="sequences of the compiled kernel are wrong"):
-        native.check_sequences(native.Kernel(kernel.draw, changed))
+        kernel_checks.check(kernel._replace(finish=changed))
 
 
 @needs_compiler
@@ -154,7 +154,7 @@ def test_a_kernel_whose_lstm_is_wrong_is_refused(argument):
 def test_sums_are_those_of_float64(vocab_size, hidden_dim, scale):
     weight, bias, hidden, _ = inputs(vocab_size, hidden_dim, 500, scale)
     native.set_up("True", CPU)
-    found = native.NativeLayer(native.load()[0], weight, bias).log_sums(hidden)
+    found = NativeLayer(native.load()[0], weight, bias).log_sums(hidden)
     expected = (hidden.double() @ weight.double().t() + bias.double()).logsumexp(dim=1)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=2e-6)
 
@@ -194,9 +194,7 @@ def test_tasks_share_the_rows_evenly_and_change_no_draw(num):
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         size = Decoder(model, 1).rows_of_a_task(num)
-        assert 0 < size <= native.CHUNK and size * threads * -(-num // (size * threads)) < num + 12 * threads * (
-            1 + num // native.CHUNK
-        )
+        assert 0 < size <= CHUNK and size * threads * -(-num // (size * threads)) < num + 12 * threads * (1 + num // CHUNK)
         found.append(model.sample_from(uniforms))
     torch.set_num_threads(before)
     assert all(torch.equal(tokens, found[0]) for tokens in found)

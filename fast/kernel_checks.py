@@ -1,0 +1,76 @@
+"""Checks of the compiled library when it is loaded: a compiler may be wrong, and a file in a cache broken."""
+
+from __future__ import annotations
+
+import torch
+
+from fast.convolution import largest_responses
+from fast.kernel import Kernel, NativeLayer, NativeLstm
+
+
+def check(kernel: Kernel) -> None:
+    """All checks; raises RuntimeError where one fails."""
+    check_draws(kernel)
+    check_sequences(kernel)
+    check_convolutions(kernel)
+
+
+def check_draws(kernel: Kernel) -> None:
+    """Hold a few thousand draws and sums to the float64 softmax; raises RuntimeError where they differ by more than rounding."""
+    rng = torch.Generator().manual_seed(0)
+    for vocab_size, hidden_dim, scale in ((3, 2, 1.0), (89, 32, 0.3), (1000, 9, 1.0), (300, 5, 60.0)):
+        weight, bias = torch.randn(vocab_size, hidden_dim, generator=rng) * scale, torch.randn(vocab_size, generator=rng)
+        rows = torch.rand(250, hidden_dim, generator=rng) * 2 - 1
+        uniforms = torch.rand(250, 4, dtype=torch.float64, generator=rng)
+        layer = NativeLayer(kernel, weight, bias)
+        drawn = layer.draw(rows, uniforms)
+        logits = rows.double() @ weight.double().t() + bias.double()
+        totals = logits.softmax(dim=1).cumsum(dim=1)
+        exact = torch.searchsorted(totals, uniforms * totals[:, -1:], right=True)
+        if (differ := (drawn != exact).sum().item()) > 5:
+            raise RuntimeError(f"{differ} of 1000 draws of the compiled kernel are wrong")
+        if not torch.allclose(layer.log_sums(rows), logits.logsumexp(dim=1), rtol=1e-6, atol=1e-5):
+            raise RuntimeError("sums of the compiled kernel are wrong")
+
+
+def check_sequences(kernel: Kernel) -> None:
+    """Hold drawn sequences to an LSTM in float64 and `draw`; raises RuntimeError where they differ by more than rounding."""
+    rng, vocab_size, hidden_dim, num = torch.Generator().manual_seed(0), 50, 20, 100
+    weights = torch.randn(1 + 5 + hidden_dim, 4, hidden_dim, generator=rng)  # E = 5
+    output, embedding = torch.randn(vocab_size, hidden_dim, generator=rng), torch.randn(vocab_size, 5, generator=rng)
+    layer, last = NativeLayer(kernel, output, torch.zeros(vocab_size)), torch.arange(num) % vocab_size
+    tokens, uniforms = torch.empty(num, 4).long(), torch.rand(4, num, generator=rng).double()
+    states, h, c = torch.zeros(2, num, hidden_dim), *torch.zeros(2, num, hidden_dim).double()
+    NativeLstm(layer, embedding, weights, -1).finish(tokens, 0, last, *states, uniforms)
+    wrong = 0
+    for drawn, numbers in zip(tokens.t(), uniforms, strict=True):
+        inputs = torch.cat([torch.ones(num, 1), embedding[last], h], dim=1)  # float64, as h is
+        i, f, o, g = torch.einsum("mk,kgh->gmh", inputs, weights.double())
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        wrong += (layer.draw(h.float(), numbers) != drawn).sum().item()
+        last = drawn
+    if wrong > 2 or not torch.allclose(states.double(), torch.stack([h, c]), atol=1e-4):
+        raise RuntimeError(f"sequences of the compiled kernel are wrong ({wrong} of {tokens.numel()} draws)")
+
+
+def check_convolutions(kernel: Kernel) -> None:
+    """Hold convolutions and their gradients to torch in float64; raises RuntimeError where they differ by more than rounding."""
+    rng = torch.Generator().manual_seed(0)
+    embedded = torch.randn(7, 9, 5, generator=rng)  # (B, T, E)
+    filters = [(width, torch.randn(f, 5 * width, generator=rng), torch.randn(f, generator=rng)) for width, f in ((1, 40), (4, 70))]
+    given = [embedded, *(tensor for _, *tensors in filters for tensor in tensors)]
+    gradient = torch.randn(7, 110, generator=rng)
+    results = []
+    for dtype in (torch.float32, torch.float64):
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in given]
+        kinds = [(width, *inputs[1 + 2 * i : 3 + 2 * i]) for i, (width, *_) in enumerate(filters)]
+        with torch.enable_grad():
+            if dtype == torch.float32:
+                features = largest_responses(kernel, inputs[0], kinds)
+            else:
+                parts = [(inputs[0].unfold(1, w, 1).flatten(2) @ weight.t() + bias).amax(dim=1) for w, weight, bias in kinds]
+                features = torch.cat(parts, dim=1).relu()
+        results.append([features.detach(), *torch.autograd.grad(features, inputs, gradient.to(dtype))])
+    if not all(torch.allclose(fast.double(), exact, atol=1e-4) for fast, exact in zip(*results, strict=True)):
+        raise RuntimeError("convolutions of the compiled kernel are wrong")
