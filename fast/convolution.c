@@ -6,7 +6,8 @@ typedef uint32_t unaligned_whole __attribute__((vector_size(4 * LANES), aligned(
 
 /* Filters of one width, and what they find in `sequences` of `length` embedded tokens, (sequences, length, inputs). Each filter has a
 row of inputs x width weights, and a column in features, places (the first token of its window) and their gradients, (sequences,
-stride). The pointers before `features` are to what is read first, those after it to what the gradients are written to. */
+stride). convolve reads the first three pointers and writes features and places; convolution_gradients reads those and `gradient`, and
+writes the last three. */
 typedef struct {
     const float *weights, *biases, *embedded;
     float *features;

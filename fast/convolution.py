@@ -33,8 +33,13 @@ def largest_responses(kernel: Kernel, embedded: Tensor, filters: Sequence[tuple[
 
     Returns:
         (B, F), kind after kind.
+
+    Raises:
+        RuntimeError: a filter is wider than the sequences.
     """
     widths = tuple(width for width, *_ in filters)
+    if max(widths) > embedded.shape[1]:
+        raise RuntimeError(f"filters of width {max(widths)} for sequences of {embedded.shape[1]} tokens")
     return _LargestResponses.apply(kernel, widths, embedded, *(tensor for _, *tensors in filters for tensor in tensors))
 
 
@@ -62,6 +67,7 @@ class _LargestResponses(torch.autograd.Function):
             kind.gradient = gradient.data_ptr() + first * gradient.element_size()
             kind.weight_gradient, kind.bias_gradient = weights.data_ptr(), biases.data_ptr()
             kind.embedded_gradient = embedded_gradient.data_ptr()
+            kind.owners += (gradient, weights, biases, embedded_gradient)
             first += kind.filters
         _on_threads(ctx.kernel.convolution_gradients, kinds, embedded)
         return None, None, embedded_gradient, *gradients
@@ -74,7 +80,9 @@ def _kinds(
     for width, weights, biases in zip(widths, parameters[::2], parameters[1::2], strict=True):
         own = (results.data_ptr() + first * results.element_size() for results in (features, places))
         given = (weights.data_ptr(), biases.data_ptr(), embedded.data_ptr(), *own)
-        yield Convolution(*given, None, None, None, None, len(biases), width, *sizes)
+        kind = Convolution(*given, None, None, None, None, len(biases), width, *sizes)
+        kind.owners = (weights, biases, embedded, features, places)
+        yield kind
         first += len(biases)
 
 
@@ -85,7 +93,7 @@ def _on_threads(function: Callable[..., None], kinds: list[Convolution], embedde
     shares = min(torch.get_num_threads(), 1 + products // PRODUCTS_OF_A_THREAD)
     array = (Convolution * len(kinds))(*kinds)
 
-    def task(share: int) -> None:
+    def task(share: int) -> None:  # owns `kinds`, and these the tensors: an interrupted caller must not free them under it
         function(array, len(kinds), share, shares, scratch("convolution", (numbers,), embedded).data_ptr())
 
     run_all([partial(task, share) for share in range(shares)], embedded.device)

@@ -57,8 +57,13 @@ class _Cell(ctypes.Structure):
 
 
 class Convolution(ctypes.Structure):
-    """`convolution` of convolution.c: the filters of one width. Addresses that a call does not need may be missing."""
+    """`convolution` of convolution.c: the filters of one width. Addresses that a call does not need may be missing.
 
+    Attributes:
+        owners: the tensors at these addresses, kept as long as this is.
+    """
+
+    owners: tuple[Tensor, ...]
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weights", "biases", "embedded", "features", "places")),
         *((name, ctypes.c_void_p) for name in ("gradient", "weight_gradient", "bias_gradient", "embedded_gradient")),
@@ -88,7 +93,7 @@ class NativeLayer:
     """An output layer, laid out for the kernel. Several threads may draw from it at once.
 
     Args:
-        kernel: from `load`.
+        kernel: from `native.kernel_for`.
         weight: output weights W, float32 (V, H).
         bias: output bias b, (V,).
         temperature: the logits are divided by it.

@@ -37,7 +37,7 @@ COMPILER_SECONDS = 60.0
 
 
 class Choice(NamedTuple):
-    """What draws the tokens of this process: `kernel`, or torch where it is None; and the same in words."""
+    """What draws the tokens of this process and convolves for D: `kernel`, or torch where it is None; and the same in words."""
 
     kernel: Kernel | None
     words: str
@@ -47,7 +47,7 @@ _choice = Choice(None, "torch")
 
 
 def set_up(setting: str, device: torch.device) -> None:
-    """Choose what draws from now on, for all threads.
+    """Choose what draws and convolves from now on, for all threads.
 
     Args:
         setting: of --native_draws; "auto" takes the kernel where it can be used, "False" torch, "True" the kernel.
@@ -81,9 +81,9 @@ def choice() -> Choice:
     return _choice
 
 
-def kernel_for(weight: Tensor) -> Kernel | None:
-    """The kernel, if it is to draw from an output layer with these weights; None where torch does."""
-    return _choice.kernel if on_cpu(weight.device) and weight.dtype == torch.float32 else None
+def kernel_for(like: Tensor) -> Kernel | None:
+    """The kernel, if it is to compute with tensors like this one; None where torch does."""
+    return _choice.kernel if on_cpu(like.device) and like.dtype == torch.float32 else None
 
 
 @functools.cache
@@ -91,7 +91,7 @@ def load() -> tuple[Kernel, str]:
     """The kernel and its description; a library compiled before is taken from the user's cache.
 
     Raises:
-        RuntimeError: there is no compiler, or it fails, or what it made draws wrongly.
+        RuntimeError: there is no compiler, or it fails, or what it made computes wrongly.
         OSError: a file can't be read or written, or the library can't be loaded.
     """
     compiler = shutil.which("cc")

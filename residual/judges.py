@@ -137,6 +137,8 @@ class Judges:
         SAVED(saved, "judges")
         models = []
         for number, part in enumerate(saved["models"]):
+            if any(width > saved["seq_len"] for width, _ in part.get("filters", ())):
+                raise schema.UnfitError(f"judges.models[{number}].filters: wider than {saved['seq_len']} tokens")
 
             def make(part: dict[str, Any] = part) -> Judge | Discriminator:
                 if "judge" not in part:

@@ -46,10 +46,11 @@ def keep_freed_memory() -> None:
     The system clears each page that it hands out again. The gradients of a large discriminator, freed by each update and
     allocated by the next, are thousands of pages: with them an update of D at the sizes of the paper takes a tenth longer, and some
     updates take twice as long.
-    Does nothing where the C library is not GNU's, or where the environment has settings for it (MALLOC_...).
+    Does nothing where the C library is not GNU's, or where the environment has settings for it (MALLOC_..., GLIBC_TUNABLES).
     """
     library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version") or any(name.startswith("MALLOC_") for name in os.environ):
+    users_own = any(name.startswith("MALLOC_") for name in os.environ) or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if users_own or not hasattr(library, "gnu_get_libc_version"):
         return
     library.mallopt(M_MMAP_THRESHOLD, LARGE_BYTES)
     library.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)

@@ -17,6 +17,7 @@ from data_loader import make_data
 from residual.judges import Judges
 from running import judging
 from running.checkpoint import load_models
+from support.schema import UnfitError
 from train_state import make_generator
 
 
@@ -170,6 +171,8 @@ def test_the_runs_own_discriminator_is_taken_where_there_are_no_judges(trained, 
     own = dict(seq_len=5, end_token=None, beta=1.0, models=[part])
     scores = Judges.from_state_dict(own, 20, torch.device("cpu")).scores
     assert scores(chosen).mean() > scores(plain).mean() + 0.5 * scores(plain).std()
+    with pytest.raises(UnfitError, match=r"models\[0\].filters: wider than 1 tokens"):
+        Judges.from_state_dict({**own, "seq_len": 1}, 20, torch.device("cpu"))
 
 
 def test_an_untrained_discriminator_is_no_judge(tmp_path, capsys):

@@ -4,6 +4,7 @@ import argparse
 import ctypes
 import itertools
 import shutil
+import threading
 
 import pytest
 import torch
@@ -180,6 +181,9 @@ def test_not_a_number_is_not_lost(where):
     features = compiled(embedded, [(width, weights, biases)])
     expected = exact(embedded, [(width, weights, biases)])
     assert torch.equal(features.isnan(), expected.isnan()) and features.isnan().any()
+    gradient = torch.ones_like(features)
+    found = values_and_gradients(compiled, embedded, [(width, weights, biases)], gradient, torch.float32)
+    assert torch.equal(found[3], (features.isnan() | (features > 0)).sum(dim=0).float())  # the biases' gradients
 
 
 @pytest.mark.parametrize("name", ["convolve", "convolution_gradients"])
@@ -194,3 +198,83 @@ def test_a_kernel_that_convolves_wrongly_is_refused(name):
 
     with pytest.raises(RuntimeError, match="convolutions of the compiled kernel are wrong"):
         kernel_checks.check(kernel._replace(**{name: wrong}))
+
+
+def test_tensors_may_lie_in_memory_in_any_order():
+    embedded, [(width, weights, biases)] = make(4, 6, 3, [(2, 5)])
+    gradient = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)).t()
+    others = embedded.transpose(1, 2).contiguous().transpose(1, 2), weights.t().contiguous().t(), biases.repeat_interleave(2)[::2]
+    assert not any(tensor.is_contiguous() for tensor in (gradient, *others))
+    expected = values_and_gradients(compiled, embedded, [(width, weights, biases)], gradient.contiguous(), torch.float32)
+    found = values_and_gradients(compiled, others[0], [(width, *others[1:])], gradient, torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    expanded = torch.ones(1, 1).expand(4, 5)  # what sum() gives
+    expected = values_and_gradients(compiled, embedded, [(width, weights, biases)], torch.ones(4, 5), torch.float32)
+    found = values_and_gradients(compiled, embedded, [(width, weights, biases)], expanded, torch.float32)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ["convolve", "convolution_gradients"])
+def test_each_thread_has_scratch_memory_of_its_own(name, monkeypatch):
+    monkeypatch.setattr(convolution, "PRODUCTS_OF_A_THREAD", 1)
+    kernel, barrier, addresses = native.load()[0], threading.Barrier(2, timeout=60), set()
+
+    def together(kinds, number, share, shares, space):
+        addresses.add(space)
+        barrier.wait()  # both are at work
+        getattr(kernel, name)(kinds, number, share, shares, space)
+
+    embedded, filters = make(*SIZES[2])
+    torch.set_num_threads(2)
+    try:
+        largest_responses(kernel._replace(**{name: together}), embedded.requires_grad_(), filters).sum().backward()
+    finally:
+        torch.set_num_threads(1)
+    assert len(addresses) == 2
+
+
+@pytest.mark.parametrize("phase", ["forward", "backward"])
+def test_what_a_thread_still_writes_is_not_freed_under_it(phase, monkeypatch):
+    """The caller is interrupted while threads are at work."""
+    kernel, tasks, written = native.load()[0], [], []
+    embedded, filters = make(64, 8, 16, [(2, 300)])
+    filters[0][1].requires_grad_()
+
+    def interrupted(own, device):
+        tasks.extend(own)
+        raise KeyboardInterrupt
+
+    def note(kinds, number, share, shares, space):
+        fields = ("features", "places") if phase == "forward" else ("weight_gradient", "bias_gradient", "embedded_gradient")
+        written.extend(getattr(kinds[0], field) for field in fields)
+
+    kernel = kernel._replace(**{"convolve" if phase == "forward" else "convolution_gradients": note})
+    if phase == "forward":
+        monkeypatch.setattr(convolution, "run_all", interrupted)
+
+    def both_phases():
+        features = largest_responses(kernel, embedded.clone().requires_grad_(), filters)
+        monkeypatch.setattr(convolution, "run_all", interrupted)
+        features.sum().backward()
+
+    with pytest.raises(KeyboardInterrupt):
+        both_phases()
+    sizes = [64 * 300, 300 * 32, 300, 64 * 8 * 16]
+    others = [torch.empty(size) for size in sizes for _ in range(20)]
+    tasks[0]()
+    assert written and not {tensor.data_ptr() for tensor in others} & set(written)
+
+
+def test_misuse_is_refused():
+    embedded, filters = make(2, 4, 3, [(2, 5)])
+    weights = filters[0][1].requires_grad_()
+    features = compiled(embedded, filters)
+    with torch.no_grad():
+        weights.add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        features.sum().backward()
+    (gradient,) = torch.autograd.grad(compiled(embedded, filters).square().sum(), weights, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="filters of width 2 for sequences of 1 tokens"):
+        compiled(embedded[:, :1], filters)
