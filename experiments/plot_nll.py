@@ -15,6 +15,7 @@ from running.runs import number, read_evaluations
 from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
 
+SHOWN = 2.5  # times the range of the pre-training, from the lowest value up
 PANELS = (("nll_oracle", "NLL_oracle: generated sequences under the oracle"), ("nll_test", "NLL_test: held-out sequences under G"))
 
 
@@ -42,11 +43,13 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
                 axis.axvline(starts[0], color="grey", linewidth=0.6, linestyle=":")
         for floor in {entropy for _, entropy in runs.values()}:
             axis.axhline(floor, color="black", linewidth=0.8, linestyle="--", label="entropy of the oracle")
-        # A policy that collapses for some epochs would flatten all other curves: such peaks are cut off, and the title says so.
+        # A policy that collapses would flatten all other curves: what lies far above the pre-training is cut off, says the title.
         values = sorted(row[key] for rows, _ in runs.values() for row in rows)
-        low, top = axis.get_ylim()[0], values[int(0.985 * (len(values) - 1))]
+        low = min(values[0], *(floor for _, floor in runs.values()))
+        trained = [row[key] for rows, _ in runs.values() for row in rows if row["phase"] == "pretrain_g"]
+        top = min(values[-1], low + SHOWN * (max(trained, default=values[-1]) - low))
         top += 0.05 * (top - low)
-        axis.set_ylim(min(values[0], *(floor for _, floor in runs.values())) - 0.1, top)
+        axis.set_ylim(low - 0.1, top)
         cut = f" (peaks to {values[-1]:.1f} cut off)" if values[-1] > top else ""
         axis.set_title(title + cut, fontsize=10)
         axis.set_xlabel("epochs of G")
