@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,11 @@ def import_pyplot() -> Any:
 
 
 def curve(runs: list[Run], name: str) -> list[tuple[int, float, float, float]]:
-    """(step, mean, smallest, largest) of a number over runs, at the steps at which all of them were evaluated."""
+    """(step, median, smallest, largest) of a number over runs, at the steps at which all of them were evaluated."""
     points = [{row["step"]: value for row in run.evaluations if (value := number(row, name)) is not None} for run in runs]
     shared = sorted(set.intersection(*(set(each) for each in points)))
     columns = [(step, [each[step] for each in points]) for step in shared]
-    return [(step, math.fsum(values) / len(values), min(values), max(values)) for step, values in columns]
+    return [(step, statistics.median(values), min(values), max(values)) for step, values in columns]
 
 
 def drawable(name: str) -> str:
@@ -58,18 +58,20 @@ def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
     for axis, (name, title) in zip(axes, list(ORACLE.columns.items())[:2], strict=True):
         curves = {row: points for row, runs in rows if (points := curve(runs, name))}
         for label, points in curves.items():
-            steps, means, low, high = zip(*points, strict=True)
-            (line,) = axis.plot(steps, means, label=drawable(label), linewidth=1.2)
-            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+            steps, medians, low, high = zip(*points, strict=True)
+            (line,) = axis.plot(steps, medians, label=drawable(label), linewidth=1.4)
+            axis.fill_between(steps, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
         for start in sorted(starts):
             axis.axvline(start, color="grey", linewidth=0.8, linestyle="--")
-        # A policy that collapses for some epochs would flatten all other curves: such peaks are cut off, and the title says so.
-        values = sorted(point[1] for points in curves.values() for point in points)
-        if values:
-            top = values[int(0.985 * (len(values) - 1))]
-            if values[-1] - top > top - values[0] > 0:
-                axis.set_ylim(values[0] - 0.05 * (top - values[0]), top + 0.05 * (top - values[0]))
-                title += f" (peaks to {values[-1]:.3g} cut off)"
+        # A run that collapses would flatten all others: medians and lowest values are shown, what lies far above them is cut off.
+        if curves:
+            low = min(low for points in curves.values() for _, _, low, _ in points)
+            high = max(high for points in curves.values() for _, _, _, high in points)
+            medians = sorted(median for points in curves.values() for _, median, _, _ in points)
+            top = medians[int(0.985 * (len(medians) - 1))]
+            if high - top > top - low > 0:
+                axis.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
+                title += f" (peaks to {high:.3g} cut off)"
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epochs of G")
         axis.set_ylabel("nats per token")

@@ -187,12 +187,14 @@ def test_other_sizes_than_the_papers_are_noted(tmp_path, capsys):
     assert "V = 5000 and T = 20" in remark
 
 
-def test_curves_average_over_the_steps_that_all_runs_have(tmp_path):
+def test_curves_are_medians_over_the_steps_that_all_runs_have(tmp_path):
     one = write_run(tmp_path / "c-1", [evaluation(0, 10.0, 8.0), evaluation(5, 9.0, 7.5), evaluation(10, 8.0, 7.0)], {})
     two = write_run(tmp_path / "c-2", [evaluation(0, 11.0, 8.0), evaluation(10, 9.0, math.inf)], seed=2)
-    found = [run for _, runs in report.group_runs([str(one), str(two)]) for run in runs]
-    assert curve(found, "nll_oracle") == [(0, 10.5, 10.0, 11.0), (10, 8.5, 8.0, 9.0)]
-    assert curve(found, "nll_test") == [(0, 8.0, 8.0, 8.0)]
+    collapsed = write_run(tmp_path / "c-3", [evaluation(0, 11.0, 8.0), evaluation(10, 90.0, 80.0)], seed=3)
+    found = [run for _, runs in report.group_runs([str(one), str(two), str(collapsed)]) for run in runs]
+    assert curve(found[:2], "nll_oracle") == [(0, 10.5, 10.0, 11.0), (10, 8.5, 8.0, 9.0)]
+    assert curve(found, "nll_oracle") == [(0, 11.0, 10.0, 11.0), (10, 9.0, 8.0, 90.0)]
+    assert curve(found[:2], "nll_test") == [(0, 8.0, 8.0, 8.0)]
     assert curve(found, "jsd") == []
 
 
@@ -212,8 +214,8 @@ def test_curves_are_drawn_with_their_bands_and_the_start_of_the_adversarial_phas
     assert call(report.main, "MLE=mle-*", "SeqGAN=seqgan-*", "--early_stopped", "MLE", "--curves", "c.png") == 0
     assert (table1 / "c.png").read_bytes().startswith(b"\x89PNG")
     assert len(drawn["plot"]) == len(drawn["fill_between"]) == 4  # two rows in two panels
-    steps, means = drawn["plot"][1]
-    assert (steps, means) == ((0, 120, 320), pytest.approx((10.3, 9.05, 8.683333)))
+    steps, medians = drawn["plot"][1]
+    assert (steps, medians) == ((0, 120, 320), pytest.approx((10.3, 9.05, 8.70)))
     _, low, high = drawn["fill_between"][1]
     assert (low, high) == ((10.3, 9.00, 8.60), (10.3, 9.10, 8.75))
     assert drawn["axvline"] == [(120,), (120,)]
