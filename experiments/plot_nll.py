@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from running.curves import import_pyplot
+from running.curves import cut_off, import_pyplot
 from running.runs import number, read_evaluations
 from support.command_line import Parser
 from support.errors import UserError, exit_with_one_line
@@ -48,10 +48,7 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
         low = min(values[0], *(floor for _, floor in runs.values()))
         trained = [row[key] for rows, _ in runs.values() for row in rows if row["phase"] == "pretrain_g"]
         top = min(values[-1], low + SHOWN * (max(trained, default=values[-1]) - low))
-        top += 0.05 * (top - low)
-        axis.set_ylim(low - 0.1, top)
-        cut = f" (peaks to {values[-1]:.1f} cut off)" if values[-1] > top else ""
-        axis.set_title(title + cut, fontsize=10)
+        axis.set_title(title + cut_off(axis, low, top, values[-1]), fontsize=10)
         axis.set_xlabel("epochs of G")
         axis.set_ylabel("nats per token")
         axis.grid(alpha=0.3)

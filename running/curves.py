@@ -40,6 +40,12 @@ def drawable(name: str) -> str:
     return shown.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
+def cut_off(axis: Any, low: float, top: float, high: float) -> str:
+    """Show an axis from `low` to `top`; returns what the title says of values up to `high`."""
+    axis.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
+    return f" (peaks to {high:.3g} cut off)" if high > top else ""
+
+
 def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
     """Both NLLs of every row against the epochs of G, as a PNG.
 
@@ -69,9 +75,7 @@ def draw_curves(rows: list[tuple[str, list[Run]]], path: Path) -> None:
             high = max(high for points in curves.values() for _, _, _, high in points)
             medians = sorted(median for points in curves.values() for _, median, _, _ in points)
             top = medians[int(0.985 * (len(medians) - 1))]
-            if high - top > top - low > 0:
-                axis.set_ylim(low - 0.05 * (top - low), top + 0.1 * (top - low))
-                title += f" (peaks to {high:.3g} cut off)"
+            title += cut_off(axis, low, top, high) if high - top > top - low > 0 else ""
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("epochs of G")
         axis.set_ylabel("nats per token")
