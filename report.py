@@ -289,7 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="X,...",
         help="further rows: the last generators with their logits divided by X, measured as final.json is (slow)",
     )
-    parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the learning curves: mean, and smallest to largest")
+    parser.add_argument("--curves", type=Path, metavar="FILE.png", help="draw the learning curves: median, and smallest to largest")
     parser.add_argument("--authors_log", type=Path, metavar="DIR", help="write each run's NLL_oracle in the authors' log format")
     parser.add_argument(
         "--table",

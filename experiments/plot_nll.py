@@ -44,11 +44,11 @@ def draw(runs: dict[str, tuple[list[dict], float]], out: Path) -> None:
         for floor in {entropy for _, entropy in runs.values()}:
             axis.axhline(floor, color="black", linewidth=0.8, linestyle="--", label="entropy of the oracle")
         # A policy that collapses would flatten all other curves: what lies far above the pre-training is cut off, says the title.
-        values = sorted(row[key] for rows, _ in runs.values() for row in rows)
-        low = min(values[0], *(floor for _, floor in runs.values()))
-        trained = [row[key] for rows, _ in runs.values() for row in rows if row["phase"] == "pretrain_g"]
-        top = min(values[-1], low + SHOWN * (max(trained, default=values[-1]) - low))
-        axis.set_title(title + cut_off(axis, low, top, values[-1]), fontsize=10)
+        shown = [row for rows, _ in runs.values() for row in rows]
+        low = min(*(row[key] for row in shown), *(floor for _, floor in runs.values()))
+        high = max(row[key] for row in shown)
+        trained = max((row[key] for row in shown if row["phase"] == "pretrain_g"), default=high)
+        axis.set_title(title + cut_off(axis, low, min(high, low + SHOWN * (trained - low)), high), fontsize=10)
         axis.set_xlabel("epochs of G")
         axis.set_ylabel("nats per token")
         axis.grid(alpha=0.3)

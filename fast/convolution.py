@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens each, E embedding, w width and f number of the fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -49,7 +49,7 @@ class _LargestResponses(torch.autograd.Function):
         embedded, parameters = embedded.contiguous(), tuple(parameter.contiguous() for parameter in parameters)
         features = embedded.new_empty(len(embedded), sum(map(len, parameters[1::2])))
         places = torch.empty(features.shape, dtype=torch.int32)
-        kinds = list(_kinds(widths, embedded, parameters, features, places))
+        kinds = _kinds(widths, embedded, parameters, features, places)
         _on_threads(kernel.convolve, kinds, embedded)
         ctx.save_for_backward(embedded, features, places, *parameters)
         ctx.kernel, ctx.widths = kernel, widths
@@ -61,29 +61,28 @@ class _LargestResponses(torch.autograd.Function):
         embedded, features, places, *parameters = ctx.saved_tensors
         gradient, embedded_gradient = gradient.contiguous(), torch.zeros_like(embedded)
         gradients = [torch.empty_like(parameter) for parameter in parameters]
-        kinds = list(_kinds(ctx.widths, embedded, parameters, features, places))
-        first = 0
+        kinds = _kinds(ctx.widths, embedded, parameters, features, places)
         for kind, weights, biases in zip(kinds, gradients[::2], gradients[1::2], strict=True):
-            kind.gradient = gradient.data_ptr() + first * gradient.element_size()
+            kind.gradient = gradient.data_ptr() + (kind.features - features.data_ptr())  # the same column
             kind.weight_gradient, kind.bias_gradient = weights.data_ptr(), biases.data_ptr()
             kind.embedded_gradient = embedded_gradient.data_ptr()
             kind.owners += (gradient, weights, biases, embedded_gradient)
-            first += kind.filters
         _on_threads(ctx.kernel.convolution_gradients, kinds, embedded)
         return None, None, embedded_gradient, *gradients
 
 
 def _kinds(
     widths: tuple[int, ...], embedded: Tensor, parameters: Sequence[Tensor], features: Tensor, places: Tensor
-) -> Iterator[Convolution]:
-    sizes, first = (*embedded.shape, features.shape[1]), 0
+) -> list[Convolution]:
+    kinds, sizes, first = [], (*embedded.shape, features.shape[1]), 0
     for width, weights, biases in zip(widths, parameters[::2], parameters[1::2], strict=True):
         own = (results.data_ptr() + first * results.element_size() for results in (features, places))
         given = (weights.data_ptr(), biases.data_ptr(), embedded.data_ptr(), *own)
         kind = Convolution(*given, None, None, None, None, len(biases), width, *sizes)
         kind.owners = (weights, biases, embedded, features, places)
-        yield kind
+        kinds.append(kind)
         first += len(biases)
+    return kinds
 
 
 def _on_threads(function: Callable[..., None], kinds: list[Convolution], embedded: Tensor) -> None:

@@ -1,14 +1,12 @@
 """Tasks on several threads, and the buffers that each thread reuses."""
 
 import os
-import platform
-import subprocess
-import sys
+import types
 
 import pytest
 import torch
 
-from support.threads import run_all, scratch
+from support.threads import keep_freed_memory, run_all, scratch
 
 
 def test_an_error_in_a_task_reaches_the_caller():
@@ -37,25 +35,23 @@ def test_a_buffer_is_reused_by_its_own_thread_only():
     assert first.data_ptr() not in others
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library")
-@pytest.mark.parametrize("own_setting", [False, True])
-def test_freed_memory_is_used_again_without_new_pages(own_setting):
-    script = f"""
-import resource, torch
-from support.threads import set_up
-set_up(1)
-def faults():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for step in range(20):
-    if step == 5:
-        before = faults()
-    gradients = [torch.ones(n, {2**20}) for n in (1, 3, 7, 2)]
-    del gradients
-print(faults() - before)
-"""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    if own_setting:
-        environment["MALLOC_TRIM_THRESHOLD_"] = "100000"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
-    pages = int(done.stdout)  # 13 MiB of float32 numbers are 13,312 pages of 4 KiB
-    assert (pages > 10_000) if own_setting else (pages < 1000)
+@pytest.mark.parametrize(
+    ("variable", "value", "calls"),
+    [
+        ("OTHER", "1", [(-3, 2**25), (-1, 2**31 - 1)]),  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+        ("MALLOC_TRIM_THRESHOLD_", "100000", []),
+        ("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=100000", []),
+    ],
+)
+@pytest.mark.parametrize("gnu", [True, False])
+def test_the_c_library_keeps_freed_memory_unless_the_user_says_otherwise(variable, value, calls, gnu, monkeypatch):
+    made = []
+    library = types.SimpleNamespace(mallopt=lambda *given: made.append(given))
+    if gnu:
+        library.gnu_get_libc_version = None
+    for name in [name for name in os.environ if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES"]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setattr("support.threads.ctypes.CDLL", lambda name: library)
+    keep_freed_memory()
+    assert made == (calls if gnu else [])
