@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from fast.cross_entropy import token_nll, weighted_nll
 from fast.cuda_graphs import Runner
 from fast.decoder import Decoder, sample_tokens
+from fast.lstm import hidden_states
+from fast.native import kernel_for
 from support import world
 from support.device import to_device
 
@@ -112,8 +114,16 @@ class Generator(nn.Module):
         """
         embedded = self.embed(self.inputs(tokens) if inputs is None else inputs)  # (B, T, E)
         if masks is None:
+            return self._states(embedded)
+        return self._states(embedded * masks[0]) * masks[1]
+
+    def _states(self, embedded: Tensor) -> Tensor:
+        """Hidden state after each step: (B, T, E) -> (B, T, H)."""
+        kernel = kernel_for(embedded) if torch.is_grad_enabled() else None  # without gradients torch's needs less memory
+        if kernel is None:
             return self.lstm(embedded)[0]
-        return self.lstm(embedded * masks[0])[0] * masks[1]
+        lstm = self.lstm
+        return hidden_states(kernel, embedded, (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0))
 
     def dropout_masks(self, batch: int, seq_len: int, rates: tuple[float, float], rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Masks of plain dropout, a fresh one at each step, on the embeddings and on the LSTM's output.

@@ -1,6 +1,6 @@
 /* Convolutions over time with ReLU and the largest response of each filter, as in a text CNN, and their gradients. All of a filter's
 gradient comes from one window of each sequence, that of its largest response, where a product with all windows would mostly add up
-zeros. discriminator.py is the same in torch. The work is cut into shares, one for each thread; no number depends on the cut. */
+zeros. discriminator.py is the same in torch. No number depends on the shares of the work. */
 enum { WINDOWS = LANES == 16 ? 8 : 4 }; /* 8 x 2 sums, 2 weights and a number fit into 32 registers, 4 x 2 into 16 */
 typedef uint32_t unaligned_whole __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
@@ -108,20 +108,34 @@ static void add_input_gradients(const convolution *c, int64_t first, int64_t las
     }
 }
 
-/* A share of the features and places of all kinds of filters; `space`: PANEL x (2 x sequences + inputs x width of the widest). */
-void convolve(const convolution *kinds, int64_t number, int64_t share, int64_t shares, float *space) {
+/* All kinds of filters; of `space` each share has `apart` numbers, PANEL x (2 x sequences + inputs x width of the widest). */
+typedef struct {
+    const convolution *kinds;
+    int64_t number, apart;
+    float *space;
+} convolutions;
+
+static void convolve_share(void *given, int64_t share, int64_t shares) {
+    const convolutions *all = given;
     int64_t panel = 0;
-    for (const convolution *c = kinds; c < kinds + number; c++)
+    for (const convolution *c = all->kinds; c < all->kinds + all->number; c++)
         for (int64_t first = 0; first < c->filters; first += PANEL)
-            if (panel++ % shares == share) convolve_panel(c, first, space);
+            if (panel++ % shares == share) convolve_panel(c, first, all->space + share * all->apart);
 }
 
-/* A share of all gradients; the embedded tokens' are added to what is there. */
-void convolution_gradients(const convolution *kinds, int64_t number, int64_t share, int64_t shares, float *space) {
+static void gradients_share(void *given, int64_t share, int64_t shares) {
+    const convolutions *all = given;
+    float *space = all->space + share * all->apart;
     int64_t panel = 0;
-    for (const convolution *c = kinds; c < kinds + number; c++) {
+    for (const convolution *c = all->kinds; c < all->kinds + all->number; c++) {
         for (int64_t first = 0; first < c->filters; first += PANEL)
             if (panel++ % shares == share) weight_gradients(c, first, space);
         add_input_gradients(c, c->sequences * share / shares, c->sequences * (share + 1) / shares, space);
     }
 }
+
+/* The features and places. */
+void convolve(convolutions *all, int64_t shares) { share_out(convolve_share, all, shares); }
+
+/* All gradients; the embedded tokens' are added to what is there. */
+void convolution_gradients(convolutions *all, int64_t shares) { share_out(gradients_share, all, shares); }

@@ -10,17 +10,17 @@ Shapes: B sequences, T tokens each, E embedding, w width and f number of the fil
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fast.kernel import PANEL, Convolution, Kernel
-from support.threads import run_all, scratch
+from fast.kernel import PANEL, Convolution, Convolutions, Kernel
+from support.threads import scratch
 
-PRODUCTS_OF_A_THREAD = 50_000_000  # less takes a thread about as long as the others take to start
+PRODUCTS_OF_A_THREAD = 5_000_000  # less takes a thread about as long as the others take to start
 
 
 def largest_responses(kernel: Kernel, embedded: Tensor, filters: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
@@ -66,7 +66,6 @@ class _LargestResponses(torch.autograd.Function):
             kind.gradient = gradient.data_ptr() + (kind.features - features.data_ptr())  # the same column
             kind.weight_gradient, kind.bias_gradient = weights.data_ptr(), biases.data_ptr()
             kind.embedded_gradient = embedded_gradient.data_ptr()
-            kind.owners += (gradient, weights, biases, embedded_gradient)
         _on_threads(ctx.kernel.convolution_gradients, kinds, embedded)
         return None, None, embedded_gradient, *gradients
 
@@ -78,9 +77,7 @@ def _kinds(
     for width, weights, biases in zip(widths, parameters[::2], parameters[1::2], strict=True):
         own = (results.data_ptr() + first * results.element_size() for results in (features, places))
         given = (weights.data_ptr(), biases.data_ptr(), embedded.data_ptr(), *own)
-        kind = Convolution(*given, None, None, None, None, len(biases), width, *sizes)
-        kind.owners = (weights, biases, embedded, features, places)
-        kinds.append(kind)
+        kinds.append(Convolution(*given, None, None, None, None, len(biases), width, *sizes))
         first += len(biases)
     return kinds
 
@@ -90,9 +87,6 @@ def _on_threads(function: Callable[..., None], kinds: list[Convolution], embedde
     numbers = PANEL * (2 * batch + inputs * max(kind.width for kind in kinds))
     products = sum(batch * (length - kind.width + 1) * inputs * kind.width * kind.filters for kind in kinds)
     shares = min(torch.get_num_threads(), 1 + products // PRODUCTS_OF_A_THREAD)
-    array = (Convolution * len(kinds))(*kinds)
-
-    def task(share: int) -> None:  # owns `kinds`, and these the tensors: an interrupted caller must not free them under it
-        function(array, len(kinds), share, shares, scratch("convolution", (numbers,), embedded).data_ptr())
-
-    run_all([partial(task, share) for share in range(shares)], embedded.device)
+    space = scratch("convolution", (shares * numbers,), embedded)
+    convolutions = Convolutions((Convolution * len(kinds))(*kinds), len(kinds), numbers, space.data_ptr())
+    function(ctypes.byref(convolutions), shares)

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from fast.categorical import chunk_rows
-from fast.kernel import NativeLayer
+from fast.kernel import CHUNK, Kernel, NativeLayer
 from fast.native import kernel_for
 from support.threads import run_all, scratch, slices
 
 LOWEST_LOG_PROBABILITY = -80.0  # exp of less is near the denormals, slow on a CPU; as a gradient it changes no float32 weight
 NATIVE_ROWS = 1920  # that one thread gives to the kernel at a time
+GRADIENTS = 2_000_000  # of logits that the kernel leaves in memory: more don't stay in the caches until they are read
 
 
 def weighted_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
@@ -37,6 +38,9 @@ def weighted_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, 
     Returns:
         A scalar, in nats.
     """
+    kernel = kernel_for(weight)
+    if kernel is not None:
+        return _NativeWeightedNll.apply(kernel, hidden, weight, bias, targets, weights)
     return _WeightedNll.apply(hidden, weight, bias, targets, weights)
 
 
@@ -98,3 +102,31 @@ class _WeightedNll(torch.autograd.Function):
         hidden_gradient, matrix_gradient = ctx.saved_tensors
         matrix_gradient = matrix_gradient * gradient
         return hidden_gradient * gradient, matrix_gradient[:-1].t(), matrix_gradient[-1], None, None
+
+
+class _NativeWeightedNll(torch.autograd.Function):
+    """The same; the kernel computes the gradients of the logits together with their products."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Kernel, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        hidden, weight, targets = hidden.contiguous(), weight.contiguous(), targets.contiguous()
+        layer = NativeLayer(kernel, weight, bias)
+        padded = torch.nn.functional.pad(hidden, (0, 1), value=1.0)  # (M, H + 1)
+        losses, factors = torch.empty(len(hidden), dtype=torch.float64), hidden.new_empty(len(hidden))
+        hidden_gradient, matrix_gradient = torch.empty_like(hidden), hidden.new_zeros(hidden.shape[1] + 1, len(weight))
+        rows = CHUNK * max(1, GRADIENTS // (CHUNK * layer.columns))
+        for part in slices(len(hidden), rows):
+            gradients = layer.cross_entropy(hidden[part], targets[part], losses[part], factors[part])
+            shares = (factors[part] * weights[part])[:, None]
+            torch.mm(gradients, weight, out=hidden_gradient[part]).mul_(shares)
+            matrix_gradient.addmm_((padded[part] * shares).t(), gradients)
+        ctx.save_for_backward(hidden_gradient, matrix_gradient)
+        return (losses * weights).sum().float()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_gradient, matrix_gradient = ctx.saved_tensors
+        weight_gradient = gradient.new_empty(matrix_gradient.shape[1], hidden_gradient.shape[1])  # laid out as the weight is
+        torch.mul(matrix_gradient[:-1].t(), gradient, out=weight_gradient)
+        return None, hidden_gradient * gradient, weight_gradient, matrix_gradient[-1] * gradient, None, None

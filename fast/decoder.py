@@ -104,7 +104,7 @@ class Decoder:
         table = bias.new_empty(0, len(bias))
         self.native = None
         if isinstance(self.sampler.layer, NativeLayer):
-            weights = torch.cat([bias[None], input_weight, recurrent]).view(-1, 4, self.hidden_dim)
+            weights = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
             self.native = NativeLstm(self.sampler.layer, embedding, weights, self.end_token)
         elif expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
             table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)

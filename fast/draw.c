@@ -21,15 +21,16 @@ typedef float quad __attribute__((vector_size(16), may_alias));
 typedef uint32_t whole __attribute__((vector_size(4 * LANES)));
 
 /* Columns of W' and their biases, in panels: the biases of 32 columns, then their weights for each hidden unit. `bound` is the
-largest norm of a column and its bias; `order` has the token of each column. */
+largest norm of a column and its bias; `order` has the token of each column, null stands for 0, 1, 2, ... */
 typedef struct {
-    const float *panels;
+    float *panels;
     const int64_t *order;
     int64_t groups, group_panels, hidden, vocab;
     float bound;
 } layer;
 
 static inline vec load(const float *from) { return *(const unaligned *)from; }
+static inline void store(vec value, float *to) { *(unaligned *)to = value; }
 static inline vec larger(vec a, vec b) { return (vec)(((whole)a & (whole)(a > b)) | ((whole)b & ~(whole)(a > b))); }
 
 /* 2^x for x below 127 with a relative error of 2e-7; 0 where x is below -125 or NaN. */
@@ -60,15 +61,22 @@ __attribute__((noinline)) static void product(const float *w, int64_t hidden, co
     for (int r = 0; r < ROWS; r++) to[r][0] = sums[r][0], to[r][1] = sums[r][1];
 }
 
-/* The sums of a group's weights for ROWS rows; `tops`, if any, receives the rows' largest logits. */
-static void group_sums(const layer *w, int64_t group, const float *rows, const float *shifts, float *sums, float *tops) {
+/* The sums of a group's weights for ROWS rows. Unless null, `kept` receives the weights, `apart` numbers a row, and `tops` the rows'
+largest logits. */
+static void group_sums(const layer *w, int64_t group, const float *rows, const float *shifts, float *sums, float *kept, int64_t apart,
+                       float *tops) {
     vec totals[ROWS] = {0}, logits[ROWS][2], largest[ROWS];
+    kept = kept ? kept + group * w->group_panels * PANEL : 0;
     const float *panel = w->panels + group * w->group_panels * PANEL * (w->hidden + 1);
     for (int r = 0; r < ROWS; r++) largest[r] = (vec){0} - INFINITY;
     for (int64_t p = 0; p < w->group_panels; p++, panel += (w->hidden + 1) * PANEL)
         for (int column = 0; column < PANEL; column += 2 * LANES) {
             product(panel + column, w->hidden, rows, shifts, logits);
-            for (int r = 0; r < ROWS; r++) totals[r] += power(logits[r][0]) + power(logits[r][1]);
+            for (int r = 0; r < ROWS; r++) {
+                vec first = power(logits[r][0]), second = power(logits[r][1]);
+                totals[r] += first + second;
+                if (kept) store(first, kept + r * apart + p * PANEL + column), store(second, kept + r * apart + p * PANEL + column + LANES);
+            }
             for (int r = 0; tops && r < ROWS; r++) largest[r] = larger(logits[r][0], larger(logits[r][1], largest[r]));
         }
     for (int r = 0; r < ROWS; r++) sums[r] = lane_sum((const quad *)(totals + r));
@@ -78,16 +86,19 @@ static void group_sums(const layer *w, int64_t group, const float *rows, const f
 
 /* The same, where logits of the `careful` rows may be out of range: such a row gets the shift that its largest logit so far needs,
 and its sums of earlier groups are divided by the same power of 2. */
-static void careful_sums(const layer *w, int64_t group, const float *rows, const int *careful, float *shifts, float *sums) {
+static void careful_sums(const layer *w, int64_t group, const float *rows, const int *careful, float *shifts, float *sums, float *kept,
+                         int64_t apart) {
     float tops[ROWS]; int any = 0, again = 0;
     for (int r = 0; r < ROWS; r++) any |= careful[r];
-    group_sums(w, group, rows, shifts, sums + group * CHUNK, any ? tops : 0);
+    group_sums(w, group, rows, shifts, sums + group * CHUNK, kept, apart, any ? tops : 0);
     for (int r = 0; any && r < ROWS; r++) {
         if (!careful[r] || !isfinite(tops[r]) || (group && tops[r] <= SAFE)) continue;
-        for (int64_t g = 0; g < group; g++) sums[g * CHUNK + r] *= power((vec){0} - truncf(tops[r]))[0];
+        const float share = power((vec){0} - truncf(tops[r]))[0];
+        for (int64_t g = 0; g < group; g++) sums[g * CHUNK + r] *= share;
+        for (int64_t i = 0; kept && i < group * w->group_panels * PANEL; i++) kept[r * apart + i] *= share;
         shifts[r] += truncf(tops[r]), again = 1;
     }
-    if (again) group_sums(w, group, rows, shifts, sums + group * CHUNK, 0);
+    if (again) group_sums(w, group, rows, shifts, sums + group * CHUNK, kept, apart, 0);
 }
 
 /* The token of a group at which the cumulative sum of a row's weights exceeds a share of their total. */
@@ -104,15 +115,17 @@ static int64_t token_inside(const layer *w, int64_t group, const float *row, flo
     }
     for (int64_t j = 0; j < columns; j++) totals[j] = total += ((const float *)weights)[j];
     for (int64_t j = 0; j < columns; j++) column += totals[j] <= share * total;
-    return w->order[column < w->vocab ? column : w->vocab - 1];
+    column = column < w->vocab ? column : w->vocab - 1;
+    return w->order ? w->order[column] : column;
 }
 
-/* `draws` tokens a row for at most CHUNK rows and, unless null, the logs of their sums; `space`: CHUNK x (hidden + groups). */
-static void draw_chunk(const layer *w, const float *rows, int64_t stride, int64_t count, const double *uniforms, int64_t draws,
-                       int64_t *tokens, double *log_sums, float *space) {
-    const int64_t padded = (count + ROWS - 1) / ROWS * ROWS; /* the surplus rows repeat the last one */
-    float *packed = space, *sums = space + CHUNK * w->hidden, shifts[CHUNK];
-    double totals[CHUNK] = {0}; int careful[CHUNK];
+/* Shifts and sums of at most CHUNK rows; the sums of groups stand in `space`, CHUNK x (hidden + groups), after CHUNK x hidden numbers.
+Surplus rows, up to a multiple of ROWS, repeat the last one. Unless null, `kept` receives the weights of all, `apart` numbers a row. */
+static void chunk_sums(const layer *w, const float *rows, int64_t stride, int64_t count, float *shifts, double *totals, float *kept,
+                       int64_t apart, float *space) {
+    const int64_t padded = (count + ROWS - 1) / ROWS * ROWS;
+    float *packed = space, *sums = space + CHUNK * w->hidden;
+    int careful[CHUNK];
     for (int64_t r = 0; r < padded; r++) {
         const float *row = rows + (r < count ? r : count - 1) * stride;
         float squares = 1, *to = packed + r / ROWS * ROWS * w->hidden + r % ROWS;
@@ -120,9 +133,20 @@ static void draw_chunk(const layer *w, const float *rows, int64_t stride, int64_
         shifts[r] = 0, careful[r] = !(sqrtf(squares) * w->bound < SAFE); /* also for NaN */
     }
     for (int64_t g = 0; g < w->groups; g++)
-        for (int64_t r = 0; r < padded; r += ROWS) careful_sums(w, g, packed + r * w->hidden, careful + r, shifts + r, sums + r);
+        for (int64_t r = 0; r < padded; r += ROWS)
+            careful_sums(w, g, packed + r * w->hidden, careful + r, shifts + r, sums + r, kept ? kept + r * apart : 0, apart);
+    for (int64_t r = 0; r < padded; r++) totals[r] = 0;
     for (int64_t g = 0; g < w->groups; g++)
         for (int64_t r = 0; r < padded; r++) totals[r] += sums[g * CHUNK + r];
+}
+
+/* `draws` tokens a row for at most CHUNK rows and, unless null, the logs of their sums. */
+static void draw_chunk(const layer *w, const float *rows, int64_t stride, int64_t count, const double *uniforms, int64_t draws,
+                       int64_t *tokens, double *log_sums, float *space) {
+    const int64_t padded = (count + ROWS - 1) / ROWS * ROWS;
+    const float *sums = space + CHUNK * w->hidden;
+    float shifts[CHUNK]; double totals[CHUNK];
+    chunk_sums(w, rows, stride, count, shifts, totals, 0, 0, space);
     for (int64_t r = 0; log_sums && r < count; r++) log_sums[r] = (log2(totals[r]) + shifts[r]) * M_LN2;
     for (int64_t d = 0; d < draws; d++) {
         double target[CHUNK] = {0}, running[CHUNK] = {0}, before[CHUNK] = {0}; int64_t group[CHUNK] = {0};

@@ -1,13 +1,13 @@
 """The functions of the compiled library, fast/kernels.c, and models laid out for them.
 
-Shapes: M rows, K draws a row, T tokens of a sequence, E embedding, H hidden units, V tokens, P panels of 32 columns.
+Shapes: M rows, K draws a row, T tokens of a sequence, E embedding, H hidden units, V tokens, V' columns with the surplus ones.
 """
 
 from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,17 +17,22 @@ from torch import Tensor
 from support.threads import scratch
 
 PANEL, MAX_PANELS, CHUNK = 32, 4, 192  # as in draw.c
-UNITS, STEP_ROWS = 16, 6  # as in lstm.c
-NO_WEIGHT = -1e30  # the bias of surplus columns
+ROWS, STEP_ROWS = 12, 6  # the largest of draw.c and lstm.c
+UNITS, GATES = 16, 64  # as in lstm.c
 
 
 class Kernel(NamedTuple):
-    """The functions of the compiled library; their calls release Python's lock."""
+    """The functions of the compiled library; their calls release Python's lock. Those of training use torch's threads."""
 
+    lay_out: Callable[..., None]
+    lay_out_cell: Callable[..., None]
     draw: Callable[..., None]
     finish: Callable[..., None]
     convolve: Callable[..., None]
     convolution_gradients: Callable[..., None]
+    cross_entropy: Callable[..., None]
+    lstm_forward: Callable[..., None]
+    lstm_backward: Callable[..., None]
 
 
 class _Layer(ctypes.Structure):
@@ -56,14 +61,28 @@ class _Cell(ctypes.Structure):
     )
 
 
+class _Entropy(ctypes.Structure):
+    """`entropy` of cross_entropy.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("output", "rows", "targets", "losses", "gradients", "factors", "space")),
+        *((name, ctypes.c_int64) for name in ("stride", "count", "apart")),
+    )
+
+
+class Lstm(ctypes.Structure):
+    """`lstm` of lstm_gradients.c. Addresses that a call does not need may be missing."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("weights", "recurrent", "read", "gates", "cells", "states")),
+        *((name, ctypes.c_void_p) for name in ("gradient", "gate_gradients", "space")),
+        *((name, ctypes.c_int64) for name in ("inputs", "hidden", "sequences", "length")),
+    )
+
+
 class Convolution(ctypes.Structure):
-    """`convolution` of convolution.c: the filters of one width. Addresses that a call does not need may be missing.
+    """`convolution` of convolution.c: the filters of one width. Addresses that a call does not need may be missing."""
 
-    Attributes:
-        owners: the tensors at these addresses, kept as long as this is.
-    """
-
-    owners: tuple[Tensor, ...]
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weights", "biases", "embedded", "features", "places")),
         *((name, ctypes.c_void_p) for name in ("gradient", "weight_gradient", "bias_gradient", "embedded_gradient")),
@@ -71,21 +90,41 @@ class Convolution(ctypes.Structure):
     )
 
 
+class Convolutions(ctypes.Structure):
+    """`convolutions` of convolution.c."""
+
+    _fields_ = (
+        ("kinds", ctypes.POINTER(Convolution)),
+        ("number", ctypes.c_int64),
+        ("apart", ctypes.c_int64),
+        ("space", ctypes.c_void_p),
+    )
+
+
 def kernel_of(library: Path) -> Kernel:
     """The kernel in a compiled library; raises OSError where there is none."""
     number, address = ctypes.c_int64, ctypes.c_void_p
     layer, cell, rows = ctypes.POINTER(_Layer), ctypes.POINTER(_Cell), [address, number]
+    arguments = Kernel(
+        lay_out=[layer, address, address, ctypes.c_float, number],
+        lay_out_cell=[address] * 5 + [number] * 2,
+        draw=[layer, *rows, number, address, number, address, address, address],
+        finish=[layer, cell, *rows, address, number, *rows, number, address, *rows, address],
+        convolve=[ctypes.POINTER(Convolutions), number],
+        convolution_gradients=[ctypes.POINTER(Convolutions), number],
+        cross_entropy=[ctypes.POINTER(_Entropy), number],
+        lstm_forward=[ctypes.POINTER(Lstm), number],
+        lstm_backward=[ctypes.POINTER(Lstm), number],
+    )
     try:
         loaded = ctypes.CDLL(str(library))
-        kernel = Kernel(loaded.draw, loaded.finish, loaded.convolve, loaded.convolution_gradients)
-    except AttributeError as error:
+        kernel = Kernel(*(getattr(loaded, name) for name in Kernel._fields))
+        threads = address.in_dll(loaded, "parallel")
+    except (AttributeError, ValueError) as error:
         raise OSError(str(error)) from None
-    kernel.draw.argtypes = [layer, *rows, number, address, number, address, address, address]
-    kernel.finish.argtypes = [layer, cell, *rows, address, number, *rows, number, address, *rows, address]
-    for function in (kernel.convolve, kernel.convolution_gradients):
-        function.argtypes = [ctypes.POINTER(Convolution), number, number, number, address]
-    for function in kernel:
-        function.restype = None
+    for function, types in zip(kernel, arguments, strict=True):
+        function.argtypes, function.restype = types, None
+    threads.value = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), address).value
     return kernel
 
 
@@ -101,20 +140,18 @@ class NativeLayer:
     """
 
     def __init__(self, kernel: Kernel, weight: Tensor, bias: Tensor, temperature: float = 1.0, order: Tensor | None = None):
-        order = torch.arange(len(weight)) if order is None else order
+        weight, bias = weight.detach().contiguous(), bias.detach().contiguous()
         vocab_size, hidden_dim = weight.shape
         group_panels = min(MAX_PANELS, max(1, round(math.sqrt(vocab_size) / PANEL)))
         groups = math.ceil(vocab_size / (group_panels * PANEL))
-        scale = 1 / (temperature * math.log(2))  # weights are powers of 2
-        rows = weight.new_zeros(groups * group_panels * PANEL, hidden_dim + 1)
-        torch.mul(bias.detach()[order], scale, out=rows[:vocab_size, 0])
-        torch.mul(weight.detach()[order], scale, out=rows[:vocab_size, 1:])
-        bound = rows.norm(dim=1).max().item()
-        rows[vocab_size:, 0] = NO_WEIGHT
-        self.panels = rows.view(-1, PANEL, hidden_dim + 1).transpose(1, 2).contiguous()  # (P, H + 1, 32)
-        self.order = order.contiguous()
+        self.columns = groups * group_panels * PANEL  # V'
+        self.panels = weight.new_empty(self.columns * (hidden_dim + 1))
+        self.order = None if order is None else order.contiguous()
         self.kernel = kernel
-        self.layer = _Layer(self.panels.data_ptr(), self.order.data_ptr(), groups, group_panels, hidden_dim, vocab_size, bound)
+        sizes = (groups, group_panels, hidden_dim, vocab_size)
+        self.layer = _Layer(self.panels.data_ptr(), None if order is None else self.order.data_ptr(), *sizes)
+        scale = 1 / (temperature * math.log(2))  # weights are powers of 2
+        kernel.lay_out(ctypes.byref(self.layer), weight.data_ptr(), bias.data_ptr(), scale, torch.get_num_threads())
         self.space = CHUNK * (hidden_dim + groups)
 
     def draw(self, rows: Tensor, uniforms: Tensor) -> Tensor:
@@ -130,11 +167,46 @@ class NativeLayer:
         self._run(rows, None, 0, None, sums.data_ptr())
         return sums
 
+    def cross_entropy(self, rows: Tensor, targets: Tensor, losses: Tensor, factors: Tensor) -> Tensor:
+        """−log softmax of the targets, and its gradients for the logits, on torch's threads. For layers without an order.
+
+        Args:
+            rows: h, contiguous (M, H).
+            targets: int64 (M,).
+            losses: float64 (M,), receives the losses, in nats.
+            factors: float32 (M,), receives a factor for each row.
+
+        Returns:
+            (M, V) in memory that the next call overwrites: times the factors, the gradients of the losses.
+        """
+        shares = torch.get_num_threads()
+        gradients = scratch("gradients of logits", (len(rows) + ROWS, self.columns), self.panels)
+        space = scratch("cross entropy", (shares * self.space,), self.panels)
+        tensors = (rows, targets, losses, gradients, factors, space)
+        addresses = (tensor.data_ptr() for tensor in tensors)
+        entropy = _Entropy(ctypes.addressof(self.layer), *addresses, rows.stride(0), len(rows), self.columns)
+        self.kernel.cross_entropy(ctypes.byref(entropy), shares)
+        return gradients[: len(rows), : self.layer.vocab]
+
     def _run(self, rows: Tensor, uniforms: int | None, draws: int, tokens: int | None, log_sums: int | None) -> None:
         """Call the kernel for rows whose numbers lie side by side; the others are addresses."""
         space = scratch("native draws", (self.space,), self.panels)
         given = (rows.data_ptr(), rows.stride(0), len(rows), uniforms, draws, tokens, log_sums)
         self.kernel.draw(ctypes.byref(self.layer), *given, space.data_ptr())
+
+
+def cell_weights(kernel: Kernel, weights: Sequence[Tensor]) -> Tensor:
+    """The weights of an LSTM cell, laid out for the kernel.
+
+    Args:
+        kernel: from `native.kernel_for`.
+        weights: as `nn.LSTM` has them: for the inputs (4H, E), for the hidden state (4H, H), and two biases (4H,).
+    """
+    weights = [weight.detach().contiguous() for weight in weights]
+    inputs, hidden_dim = weights[0].shape[1], weights[1].shape[1]
+    blocks = weights[0].new_empty(math.ceil(hidden_dim / UNITS), 1 + inputs + hidden_dim, GATES)
+    kernel.lay_out_cell(blocks.data_ptr(), *(weight.data_ptr() for weight in weights), inputs, hidden_dim)
+    return blocks
 
 
 class NativeLstm:
@@ -143,18 +215,15 @@ class NativeLstm:
     Args:
         layer: the output layer.
         embedding: float32 (V, E).
-        weights: the biases of the gates, then their weights for the embedding and for the hidden state, (1 + E + H, 4, H); gates
-            in the order i, f, o, g.
+        weights: as `cell_weights` takes them.
         end_token: the token after which only that one follows, or −1.
     """
 
-    def __init__(self, layer: NativeLayer, embedding: Tensor, weights: Tensor, end_token: int):
-        hidden_dim = weights.shape[2]
-        units_of_log_2 = torch.tensor([1.0, 1.0, 1.0, 2.0])[:, None] / math.log(2)  # tanh(x) = 2 sigmoid(2x) − 1
-        blocks = torch.nn.functional.pad(weights * units_of_log_2, (0, -hidden_dim % UNITS)).unflatten(2, (-1, UNITS))
-        self.weights = blocks.permute(2, 0, 1, 3).contiguous()  # (blocks, 1 + E + H, 4, 16)
+    def __init__(self, layer: NativeLayer, embedding: Tensor, weights: Sequence[Tensor], end_token: int):
+        self.weights = cell_weights(layer.kernel, weights)
         self.embedding = embedding.contiguous()
         self.output = layer
+        hidden_dim = weights[1].shape[1]
         self.cell = _Cell(self.weights.data_ptr(), self.embedding.data_ptr(), embedding.shape[1], hidden_dim, end_token)
         self.space = layer.space + STEP_ROWS * hidden_dim
 

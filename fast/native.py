@@ -29,8 +29,9 @@ from support.errors import UserError
 from support.one_line import one_line
 from support.threads import on_cpu
 
+PARTS = ("draw.c", "lstm.c", "threads.c", "layout.c", "convolution.c", "cross_entropy.c", "lstm_gradients.c")
 # the first one includes the others
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", "draw.c", "lstm.c", "convolution.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", *PARTS)]
 # gnu11, not c11: GCC then fuses products with additions. No -ffast-math: it would let the compiler ignore NaN and infinities.
 FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
 COMPILER_SECONDS = 60.0
