@@ -43,7 +43,9 @@ static void forward_step(const lstm *l, int64_t first, int64_t rows, int64_t t) 
             const int64_t at = (first + r) * l->length + t;
             const vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]), o = sigmoid(sums[r][2]), g = 2 * sigmoid(sums[r][3]) - 1;
             const vec before = t ? load_part(l->cells + (at - 1) * hidden + unit, left) : (vec){0};
-            const vec cell = f * before + i * g, state = o * tanh_of(cell);
+            const vec cell = f * before + i * g;
+            const vec zero = 0 * (sums[r][0] + sums[r][1] + sums[r][2] + sums[r][3]); /* but NaN if a gate is no number */
+            const vec state = o * tanh_of(cell) + zero;
             float *gates = l->gates + at * 4 * hidden + unit;
             store_part(i, gates, left), store_part(f, gates + hidden, left);
             store_part(g, gates + 2 * hidden, left), store_part(o, gates + 3 * hidden, left);

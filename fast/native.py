@@ -2,8 +2,8 @@
 
 `set_up` decides for the whole process, like `support.threads.set_up`; until then, and wherever the kernel can't be used, torch
 draws (fast/categorical.py, fast/decoder.py). Both draw the same tokens, except where a uniform number lies within rounding of the
-boundary between two of them. The sums that a draw needs also give log-likelihoods (fast/cross_entropy.py), and D's convolutions
-are in the kernel too (fast/convolution.py).
+boundary between two of them. What training needs is in the kernel too: log-likelihoods and their gradients (fast/cross_entropy.py),
+the LSTM with its gradients (fast/lstm.py) and D's convolutions (fast/convolution.py).
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ from support.errors import UserError
 from support.one_line import one_line
 from support.threads import on_cpu
 
-PARTS = ("draw.c", "lstm.c", "threads.c", "layout.c", "convolution.c", "cross_entropy.c", "lstm_gradients.c")
-# the first one includes the others
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.c", *PARTS)]
+PARTS = ("draw", "lstm", "threads", "layout", "convolution", "cross_entropy", "lstm_gradients")
+SOURCES = [Path(__file__).with_name(f"{name}.c") for name in ("kernels", *PARTS)]  # the first includes the others
 # gnu11, not c11: GCC then fuses products with additions. No -ffast-math: it would let the compiler ignore NaN and infinities.
 FLAGS = ("-std=gnu11", "-O3", "-shared", "-fPIC")
 COMPILER_SECONDS = 60.0
 
 
 class Choice(NamedTuple):
-    """What draws the tokens of this process and convolves for D: `kernel`, or torch where it is None; and the same in words."""
+    """What draws and trains in this process: `kernel`, or torch where it is None; and the same in words."""
 
     kernel: Kernel | None
     words: str
@@ -48,7 +47,7 @@ _choice = Choice(None, "torch")
 
 
 def set_up(setting: str, device: torch.device) -> None:
-    """Choose what draws and convolves from now on, for all threads.
+    """Choose what draws and trains from now on, for all threads.
 
     Args:
         setting: of --native_draws; "auto" takes the kernel where it can be used, "False" torch, "True" the kernel.
@@ -63,7 +62,7 @@ def set_up(setting: str, device: torch.device) -> None:
         return
     try:
         if not on_cpu(device):
-            raise RuntimeError(f"native code draws on CPUs only, not on {device}")
+            raise RuntimeError(f"native code is for CPUs only, not for {device}")
         _choice = Choice(*load())
     except Exception as error:  # whatever the compiler, the file system or the loader raises: torch can draw
         reason = one_line(str(error))

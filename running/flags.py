@@ -75,7 +75,7 @@ RUN_FLAGS = (
         type=("auto", "True", "False"),
         default="auto",
         before="False",
-        help="on CPUs, draw and convolve by code that the C compiler cc makes at the first start; auto: by torch where that fails",
+        help="on CPUs, draw and train by code that the C compiler cc makes at the first start; auto: by torch where that fails",
     ),
     _run(
         name="dist_timeout",

@@ -13,6 +13,8 @@ from data_sources import SOURCES
 from discriminator import scoring_rows
 from fast import categorical
 from fast.completion_scores import TABLE_BYTES
+from fast.cross_entropy import GRADIENTS
+from fast.kernel import CHUNK
 from metrics import SEQUENCES_AT_ONCE, SEQUENCES_OF_A_THREAD
 from train_state import policy_batch
 
@@ -37,6 +39,7 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
     needed = {
         "models": FLOAT * (g * 8 + d * 4 + oracle),  # G: weights, β, gradient and its buffer, two optimisers with two moments each
         "data": WHOLE * t * (args.train_size * 3 + 2 * max(args.eval_samples, args.final_eval_samples)),
+        "training of G": FLOAT * (max(GRADIENTS, CHUNK * v) + max(b, m) * t * (2 * args.g_emb_dim + 12 * args.g_hidden_dim)),
         "drawing": FLOAT * threads * chunk + FLOAT * v * (args.g_hidden_dim + 2) * 2,
         "evaluation": FLOAT
         * max(SEQUENCES_AT_ONCE, threads * SEQUENCES_OF_A_THREAD)

@@ -2,9 +2,9 @@
 
 import argparse
 import ctypes
+import functools
 import itertools
 import shutil
-import threading
 
 import pytest
 import torch
@@ -84,16 +84,16 @@ def test_threads_change_no_number(threads, monkeypatch):
     assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
-def test_small_layers_stay_on_one_thread(monkeypatch):
-    calls = []
-    monkeypatch.setattr(convolution, "run_all", lambda tasks, device: calls.append(len(tasks)) or [task() for task in tasks])
+def test_small_layers_stay_on_one_thread():
+    kernel, calls = native.load()[0], []
+    noting = kernel._replace(convolve=lambda convolutions, shares: calls.append(shares) or kernel.convolve(convolutions, shares))
     torch.set_num_threads(4)
     try:
-        compiled(*make(32, 20, 32, [(5, 100)]))  # 8 million products
-        compiled(*make(64, 20, 64, [(10, 200)]))  # 90 million
+        for sizes in ((8, 20, 32, [(5, 50)]), (32, 20, 32, [(5, 100)]), (64, 20, 64, [(10, 200)])):  # 1, 8 and 90 million products
+            largest_responses(noting, *make(*sizes))
     finally:
         torch.set_num_threads(1)
-    assert calls == [1, 2]
+    assert calls == [1, 2, 4]
 
 
 def test_all_sequences_of_a_tiny_model_by_hand():
@@ -191,9 +191,9 @@ def test_not_a_number_is_not_lost(where):
 def test_a_kernel_that_convolves_wrongly_is_refused(name):
     kernel = native.load()[0]
 
-    def wrong(kinds, number, share, shares, space):
-        getattr(kernel, name)(kinds, number, share, shares, space)
-        kind = kinds[number - 1]
+    def wrong(convolutions, shares):
+        getattr(kernel, name)(convolutions, shares)
+        kind = convolutions._obj.kinds[convolutions._obj.number - 1]
         changed = kind.features if name == "convolve" else kind.bias_gradient
         (ctypes.c_float * 1).from_address(changed)[0] += 0.01
 
@@ -215,55 +215,27 @@ def test_tensors_may_lie_in_memory_in_any_order():
     assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("name", ["convolve", "convolution_gradients"])
-def test_each_thread_has_scratch_memory_of_its_own(name, monkeypatch):
+@pytest.mark.parametrize("sizes", SIZES)
+def test_no_share_writes_behind_its_scratch_memory(sizes, monkeypatch):
+    """The last share's ends with what was asked for; all are of the same size."""
     monkeypatch.setattr(convolution, "PRODUCTS_OF_A_THREAD", 1)
-    kernel, barrier, addresses = native.load()[0], threading.Barrier(2, timeout=60), set()
+    asked, memory = [], torch.full((1_000_000,), 7.0)
+    monkeypatch.setattr(convolution, "scratch", lambda name, shape, like: asked.append(shape[0]) or memory)
+    kernel, calls = native.load()[0], []
 
-    def together(kinds, number, share, shares, space):
-        addresses.add(space)
-        barrier.wait()  # both are at work
-        getattr(kernel, name)(kinds, number, share, shares, space)
+    def checked(name, convolutions, shares):
+        calls.append(convolutions._obj.apart * shares)
+        getattr(kernel, name)(convolutions, shares)
+        assert (memory[asked[-1] :] == 7).all()
 
-    embedded, filters = make(*SIZES[2])
-    torch.set_num_threads(2)
+    changed = {name: functools.partial(checked, name) for name in ("convolve", "convolution_gradients")}
+    embedded, filters = make(*sizes)
+    torch.set_num_threads(3)
     try:
-        largest_responses(kernel._replace(**{name: together}), embedded.requires_grad_(), filters).sum().backward()
+        largest_responses(kernel._replace(**changed), embedded.requires_grad_(), filters).sum().backward()
     finally:
         torch.set_num_threads(1)
-    assert len(addresses) == 2
-
-
-@pytest.mark.parametrize("phase", ["forward", "backward"])
-def test_what_a_thread_still_writes_is_not_freed_under_it(phase, monkeypatch):
-    """The caller is interrupted while threads are at work."""
-    kernel, tasks, written = native.load()[0], [], []
-    embedded, filters = make(64, 8, 16, [(2, 300)])
-    filters[0][1].requires_grad_()
-
-    def interrupted(own, device):
-        tasks.extend(own)
-        raise KeyboardInterrupt
-
-    def note(kinds, number, share, shares, space):
-        fields = ("features", "places") if phase == "forward" else ("weight_gradient", "bias_gradient", "embedded_gradient")
-        written.extend(getattr(kinds[0], field) for field in fields)
-
-    kernel = kernel._replace(**{"convolve" if phase == "forward" else "convolution_gradients": note})
-    if phase == "forward":
-        monkeypatch.setattr(convolution, "run_all", interrupted)
-
-    def both_phases():
-        features = largest_responses(kernel, embedded.clone().requires_grad_(), filters)
-        monkeypatch.setattr(convolution, "run_all", interrupted)
-        features.sum().backward()
-
-    with pytest.raises(KeyboardInterrupt):
-        both_phases()
-    sizes = [64 * 300, 300 * 32, 300, 64 * 8 * 16]
-    others = [torch.empty(size) for size in sizes for _ in range(20)]
-    tasks[0]()
-    assert written and not {tensor.data_ptr() for tensor in others} & set(written)
+    assert calls == asked and len(calls) == 2
 
 
 def test_misuse_is_refused():

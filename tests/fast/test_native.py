@@ -14,7 +14,7 @@ from helpers.reference import tiny_generator
 from fast import kernel_checks, native
 from fast.categorical import SoftmaxSampler
 from fast.decoder import Decoder, select_rows
-from fast.kernel import CHUNK, Kernel, NativeLayer, kernel_of
+from fast.kernel import CHUNK, PANEL, NativeLayer, kernel_of
 from generator import Generator
 from support.errors import UserError
 
@@ -116,9 +116,10 @@ def always_zero(layer, rows, stride, count, uniforms, draws, tokens, log_sums, s
         ctypes.memset(tokens, 0, 8 * count * draws)
 
 
+@needs_compiler
 def test_a_kernel_that_draws_wrongly_is_refused():
     with pytest.raises(RuntimeError, match="of 1000 draws of the compiled kernel are wrong"):
-        kernel_checks.check(Kernel(always_zero, None, None, None))
+        kernel_checks.check(native.load()[0]._replace(draw=always_zero))
 
 
 @needs_compiler
@@ -146,6 +147,67 @@ def test_a_kernel_whose_lstm_is_wrong_is_refused(argument):
 
     with pytest.raises(RuntimeError, match="sequences of the compiled kernel are wrong"):
         kernel_checks.check(kernel._replace(finish=changed))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("name", "field", "kind", "what"),
+    [
+        ("cross_entropy", "losses", ctypes.c_double, "losses"),
+        ("cross_entropy", "gradients", ctypes.c_float, "losses"),
+        ("cross_entropy", "factors", ctypes.c_float, "losses"),
+        ("lstm_forward", "states", ctypes.c_float, "hidden states"),
+        ("lstm_forward", "gates", ctypes.c_float, "hidden states"),
+        ("lstm_forward", "read", ctypes.c_float, "hidden states"),
+        ("lstm_backward", "gate_gradients", ctypes.c_float, "hidden states"),
+    ],
+)
+def test_a_kernel_that_trains_wrongly_is_refused(name, field, kind, what):
+    kernel = native.load()[0]
+
+    def wrong(given, shares):
+        getattr(kernel, name)(given, shares)
+        (kind * 1).from_address(getattr(given._obj, field))[0] += 0.1
+
+    with pytest.raises(RuntimeError, match=f"{what} of the compiled kernel are wrong"):
+        kernel_checks.check(kernel._replace(**{name: wrong}))
+
+
+@needs_compiler
+def test_shares_are_done_by_the_threads_of_torch_or_by_one(tmp_path):
+    """Where the OpenMP library lacks the function, nothing but the time changes."""
+    library = tmp_path / "draw.so"
+    subprocess.run([COMPILER, *native.FLAGS, native.SOURCES[0], "-o", library, "-lm"], check=True)
+    kernel, address = kernel_of(library), ctypes.c_void_p.in_dll(ctypes.CDLL(str(library)), "parallel")
+    assert address.value == ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), ctypes.c_void_p).value
+    torch.set_num_threads(3)
+    try:
+        address.value = None
+        kernel_checks.check(kernel)
+    finally:
+        torch.set_num_threads(1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize(("vocab_size", "hidden_dim"), [(1, 1), (33, 8), (1024, 3), (5000, 2)])
+def test_a_layer_is_laid_out_in_panels_of_32_columns(vocab_size, hidden_dim, threads):
+    weight, bias, *_ = inputs(vocab_size, hidden_dim, 1)
+    order = torch.randperm(vocab_size, generator=torch.Generator().manual_seed(1))
+    torch.set_num_threads(threads)
+    try:
+        layer = NativeLayer(native.load()[0], weight.t().contiguous().t(), bias, temperature=0.5, order=order)
+    finally:
+        torch.set_num_threads(1)
+    panels = layer.panels.view(-1, hidden_dim + 1, PANEL).transpose(1, 2).flatten(0, 1)  # (V', H + 1)
+    logits_of_log_2 = torch.cat([bias[:, None], weight], dim=1)[order] * (2 / torch.tensor(2.0).log())
+    torch.testing.assert_close(panels[:vocab_size], logits_of_log_2, rtol=3e-7, atol=0)
+    assert layer.layer.bound == pytest.approx(logits_of_log_2.norm(dim=1).max().item(), rel=1e-5)
+    assert layer.columns == len(panels) >= vocab_size and (panels[vocab_size:, 1:] == 0).all()
+    assert (panels[vocab_size:, 0] <= -1e30).all()
+    for broken in (torch.nan, torch.inf):
+        weight[vocab_size // 2, 0] = broken
+        assert not NativeLayer(native.load()[0], weight, bias).layer.bound < torch.inf
 
 
 @needs_compiler
