@@ -135,7 +135,7 @@ static void gradients_share(void *given, int64_t share, int64_t shares) {
 }
 
 /* The features and places. */
-void convolve(convolutions *all, int64_t shares) { share_out(convolve_share, all, shares); }
+void convolve(convolutions *all, int64_t threads) { share_out(convolve_share, all, threads); }
 
 /* All gradients; the embedded tokens' are added to what is there. */
-void convolution_gradients(convolutions *all, int64_t shares) { share_out(gradients_share, all, shares); }
+void convolution_gradients(convolutions *all, int64_t threads) { share_out(gradients_share, all, threads); }

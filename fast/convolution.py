@@ -17,10 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast.kernel import PANEL, Convolution, Convolutions, Kernel
+from fast.kernel import PANEL, Convolution, Convolutions, Kernel, threads_for
 from support.threads import scratch
-
-PRODUCTS_OF_A_THREAD = 5_000_000  # less takes a thread about as long as the others take to start
 
 
 def largest_responses(kernel: Kernel, embedded: Tensor, filters: Sequence[tuple[int, Tensor, Tensor]]) -> Tensor:
@@ -86,7 +84,7 @@ def _on_threads(function: Callable[..., None], kinds: list[Convolution], embedde
     batch, length, inputs = embedded.shape
     numbers = PANEL * (2 * batch + inputs * max(kind.width for kind in kinds))
     products = sum(batch * (length - kind.width + 1) * inputs * kind.width * kind.filters for kind in kinds)
-    shares = min(torch.get_num_threads(), 1 + products // PRODUCTS_OF_A_THREAD)
-    space = scratch("convolution", (shares * numbers,), embedded)
+    threads = threads_for(products)
+    space = scratch("convolution", (threads * numbers,), embedded)
     convolutions = Convolutions((Convolution * len(kinds))(*kinds), len(kinds), numbers, space.data_ptr())
-    function(ctypes.byref(convolutions), shares)
+    function(ctypes.byref(convolutions), threads)

@@ -22,7 +22,7 @@ static void finish_row(const entropy *e, int64_t r, float shift, double total) {
     float *gradient = e->gradients + r * e->apart;
     double logit = column[0];
     for (int64_t k = 0; k < w->hidden; k++) logit += (double)row[k] * column[(k + 1) * PANEL];
-    e->losses[r] = (log2(total) + shift - logit) * M_LN2 + (w->bound - w->bound); /* NaN where a weight is not finite */
+    e->losses[r] = (log2(total) + shift - logit) * M_LN2 + (w->bound - w->bound); /* NaN where `bound` is not finite */
     if (isnormal(total) && !(total < LARGE && total > 1 / LARGE)) {
         const float scale = ldexpf(1, -ilogb(total));
         for (int64_t v = 0; v < w->vocab; v++) gradient[v] *= scale;
@@ -47,4 +47,4 @@ static void entropy_share(void *given, int64_t share, int64_t shares) {
     }
 }
 
-void cross_entropy(entropy *e, int64_t shares) { share_out(entropy_share, e, shares); }
+void cross_entropy(entropy *e, int64_t threads) { share_out(entropy_share, e, threads); }

@@ -37,9 +37,12 @@ def weighted_nll(hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, 
 
     Returns:
         A scalar, in nats.
+
+    Raises:
+        RuntimeError: a target is not a token.
     """
     kernel = kernel_for(weight)
-    if kernel is not None:
+    if kernel is not None and hidden.dtype == bias.dtype == weight.dtype:
         return _NativeWeightedNll.apply(kernel, hidden, weight, bias, targets, weights)
     return _WeightedNll.apply(hidden, weight, bias, targets, weights)
 
@@ -105,11 +108,13 @@ class _WeightedNll(torch.autograd.Function):
 
 
 class _NativeWeightedNll(torch.autograd.Function):
-    """The same; the kernel computes the gradients of the logits together with their products."""
+    """The same; the kernel computes the logits and their gradients in one pass, torch the products with these."""
 
     @staticmethod
     def forward(ctx: Any, kernel: Kernel, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        hidden, weight, targets = hidden.contiguous(), weight.contiguous(), targets.contiguous()
+        hidden, weight, targets = hidden.contiguous(), weight.contiguous(), targets.long().contiguous()
+        if not ((targets >= 0) & (targets < len(weight))).all():  # the kernel would write elsewhere
+            raise RuntimeError(f"a target is none of {len(weight)} tokens")
         layer = NativeLayer(kernel, weight, bias)
         padded = torch.nn.functional.pad(hidden, (0, 1), value=1.0)  # (M, H + 1)
         losses, factors = torch.empty(len(hidden), dtype=torch.float64), hidden.new_empty(len(hidden))

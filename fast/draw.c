@@ -93,10 +93,12 @@ static void careful_sums(const layer *w, int64_t group, const float *rows, const
     group_sums(w, group, rows, shifts, sums + group * CHUNK, kept, apart, any ? tops : 0);
     for (int r = 0; any && r < ROWS; r++) {
         if (!careful[r] || !isfinite(tops[r]) || (group && tops[r] <= SAFE)) continue;
-        const float share = power((vec){0} - truncf(tops[r]))[0];
-        for (int64_t g = 0; g < group; g++) sums[g * CHUNK + r] *= share;
-        for (int64_t i = 0; kept && i < group * w->group_panels * PANEL; i++) kept[r * apart + i] *= share;
-        shifts[r] += truncf(tops[r]), again = 1;
+        const float shift = truncf(tops[r]), half = truncf(shift / 2); /* weights up to 2^100 survive factors below float32's range */
+        const float factors[2] = {power((vec){0} - half)[0], power((vec){0} + half - shift)[0]};
+        for (int64_t g = 0; g < group; g++) sums[g * CHUNK + r] = sums[g * CHUNK + r] * factors[0] * factors[1];
+        for (int64_t i = 0; kept && i < group * w->group_panels * PANEL; i++)
+            kept[r * apart + i] = kept[r * apart + i] * factors[0] * factors[1];
+        shifts[r] += shift, again = 1;
     }
     if (again) group_sums(w, group, rows, shifts, sums + group * CHUNK, kept, apart, 0);
 }

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,8 @@ from support.threads import scratch
 PANEL, MAX_PANELS, CHUNK = 32, 4, 192  # as in draw.c
 ROWS, STEP_ROWS = 12, 6  # the largest of draw.c and lstm.c
 UNITS, GATES = 16, 64  # as in lstm.c
+COPY = 12  # products that take as long as copying a number from one order to another
+PRODUCTS_OF_THREADS = 3_000_000  # fewer take one thread about as long as the others take to start
 
 
 class Kernel(NamedTuple):
@@ -106,7 +110,7 @@ def kernel_of(library: Path) -> Kernel:
     number, address = ctypes.c_int64, ctypes.c_void_p
     layer, cell, rows = ctypes.POINTER(_Layer), ctypes.POINTER(_Cell), [address, number]
     arguments = Kernel(
-        lay_out=[layer, address, address, ctypes.c_float, number],
+        lay_out=[layer, address, address, ctypes.c_float, address, number],
         lay_out_cell=[address] * 5 + [number] * 2,
         draw=[layer, *rows, number, address, number, address, address, address],
         finish=[layer, cell, *rows, address, number, *rows, number, address, *rows, address],
@@ -119,13 +123,24 @@ def kernel_of(library: Path) -> Kernel:
     try:
         loaded = ctypes.CDLL(str(library))
         kernel = Kernel(*(getattr(loaded, name) for name in Kernel._fields))
-        threads = address.in_dll(loaded, "parallel")
-    except (AttributeError, ValueError) as error:
+        use_team = loaded.use_team
+    except AttributeError as error:
         raise OSError(str(error)) from None
-    for function, types in zip(kernel, arguments, strict=True):
+    for function, types in ((use_team, [address]), *zip(kernel, arguments, strict=True)):
         function.argtypes, function.restype = types, None
-    threads.value = ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), address).value
+    use_team(torchs_team())
+    os.register_at_fork(after_in_child=partial(use_team, None))
     return kernel
+
+
+def torchs_team() -> int | None:
+    """The address of the function that starts torch's threads (threads.c); None where its OpenMP library has none."""
+    return ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), ctypes.c_void_p).value
+
+
+def threads_for(products: int) -> int:
+    """How many threads so many products are worth: one, or all of torch's, since OpenMP would end and restart some for others."""
+    return 1 if products < PRODUCTS_OF_THREADS else torch.get_num_threads()
 
 
 class NativeLayer:
@@ -151,7 +166,9 @@ class NativeLayer:
         sizes = (groups, group_panels, hidden_dim, vocab_size)
         self.layer = _Layer(self.panels.data_ptr(), None if order is None else self.order.data_ptr(), *sizes)
         scale = 1 / (temperature * math.log(2))  # weights are powers of 2
-        kernel.lay_out(ctypes.byref(self.layer), weight.data_ptr(), bias.data_ptr(), scale, torch.get_num_threads())
+        bounds = weight.new_empty(groups * group_panels)
+        given = (weight.data_ptr(), bias.data_ptr(), scale, bounds.data_ptr())
+        kernel.lay_out(ctypes.byref(self.layer), *given, threads_for(COPY * self.panels.numel()))
         self.space = CHUNK * (hidden_dim + groups)
 
     def draw(self, rows: Tensor, uniforms: Tensor) -> Tensor:
@@ -179,13 +196,13 @@ class NativeLayer:
         Returns:
             (M, V) in memory that the next call overwrites: times the factors, the gradients of the losses.
         """
-        shares = torch.get_num_threads()
+        threads = threads_for(len(rows) * self.panels.numel())
         gradients = scratch("gradients of logits", (len(rows) + ROWS, self.columns), self.panels)
-        space = scratch("cross entropy", (shares * self.space,), self.panels)
+        space = scratch("cross entropy", (threads * self.space,), self.panels)
         tensors = (rows, targets, losses, gradients, factors, space)
         addresses = (tensor.data_ptr() for tensor in tensors)
         entropy = _Entropy(ctypes.addressof(self.layer), *addresses, rows.stride(0), len(rows), self.columns)
-        self.kernel.cross_entropy(ctypes.byref(entropy), shares)
+        self.kernel.cross_entropy(ctypes.byref(entropy), threads)
         return gradients[: len(rows), : self.layer.vocab]
 
     def _run(self, rows: Tensor, uniforms: int | None, draws: int, tokens: int | None, log_sums: int | None) -> None:

@@ -1,22 +1,20 @@
 /* Weights in the order in which the other files read them. */
 #define NO_WEIGHT -1e30f /* the bias of surplus columns */
-enum { MAX_SHARES = 64 };
 
 /* The larger of two numbers; NaN counts as larger than all. */
 static inline float larger_number(float a, float b) { return a == a && !(b <= a) ? b : a; }
 
-/* The panels of a layer, from weights (vocab, hidden) and biases times `scale`; each share has its own bound. */
+/* The panels of a layer, from weights (vocab, hidden) and biases times `scale`; `bounds` has one number for each panel. */
 typedef struct {
     const layer *to;
     const float *weights, *biases;
-    float scale, bounds[MAX_SHARES];
+    float scale, *bounds;
 } layout;
 
 static void lay_out_share(void *given, int64_t share, int64_t shares) {
-    layout *l = given;
+    const layout *l = given;
     const layer *w = l->to;
     const int64_t panels = w->groups * w->group_panels;
-    l->bounds[share] = 0;
     for (int64_t p = panels * share / shares; p < panels * (share + 1) / shares; p++) {
         float *panel = w->panels + p * PANEL * (w->hidden + 1), squares[PANEL] = {0};
         const int64_t left = w->vocab - p * PANEL, columns = left < 0 ? 0 : left < PANEL ? left : PANEL;
@@ -28,17 +26,17 @@ static void lay_out_share(void *given, int64_t share, int64_t shares) {
         }
         for (int64_t k = 0; k <= w->hidden; k++)
             for (int c = 0; c < PANEL; c++) squares[c] += panel[k * PANEL + c] * panel[k * PANEL + c];
-        for (int64_t c = 0; c < columns; c++) l->bounds[share] = larger_number(l->bounds[share], sqrtf(squares[c]));
+        l->bounds[p] = 0;
+        for (int64_t c = 0; c < columns; c++) l->bounds[p] = larger_number(l->bounds[p], sqrtf(squares[c]));
     }
 }
 
-/* Fills the panels of a layer and sets its bound. */
-void lay_out(layer *w, const float *weights, const float *biases, float scale, int64_t shares) {
-    layout l = {w, weights, biases, scale, {0}};
-    shares = shares < MAX_SHARES ? shares : MAX_SHARES;
-    share_out(lay_out_share, &l, shares);
+/* Fills the panels of a layer and sets its bound; `space` has a number for each panel. */
+void lay_out(layer *w, const float *weights, const float *biases, float scale, float *space, int64_t threads) {
+    layout l = {w, weights, biases, scale, space};
+    share_out(lay_out_share, &l, threads);
     w->bound = 0;
-    for (int64_t s = 0; s < shares; s++) w->bound = larger_number(w->bound, l.bounds[s]);
+    for (int64_t p = 0; p < w->groups * w->group_panels; p++) w->bound = larger_number(w->bound, space[p]);
 }
 
 /* The weights of a `cell` from torch's, (4 hidden, inputs) and (4 hidden, hidden), and two biases; torch's gates are i, f, g, o. */

@@ -27,7 +27,7 @@ __attribute__((noinline)) static void add_products(const float *w, int64_t count
         for (int g = 0; g < 4; g++) sums[r][g] = to[r][g];
 }
 
-/* 1 / (1 + 2^-x); 0 where x is NaN, which the training notices by its loss */
+/* 1 / (1 + 2^-x); 0 where x is NaN: sequences of such a model are drawn, and its training ends (lstm_gradients.c) */
 static inline vec sigmoid(vec x) { return 1.0f / (1.0f + power((vec){0} - larger(x, (vec){0} - 126.0f))); }
 
 /* One step of `count` rows: reads a token a row, and updates h, `stride` numbers a row, and the cells in place. */

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fast.kernel import GATES, STEP_ROWS, Kernel, Lstm, cell_weights
+from fast.kernel import GATES, STEP_ROWS, Kernel, Lstm, cell_weights, threads_for
 from support.threads import scratch
 
 
@@ -25,8 +25,7 @@ def hidden_states(kernel: Kernel, embedded: Tensor, weights: Sequence[Tensor]) -
     Args:
         kernel: from `native.kernel_for`.
         embedded: float32 (B, T, E).
-        weights: as `nn.LSTM` has them: for the inputs (4H, E), for the hidden state (4H, H), and two biases (4H,), of which the
-            second gets no gradient.
+        weights: as `nn.LSTM` has them: for the inputs (4H, E), for the hidden state (4H, H), and two biases (4H,).
 
     Returns:
         (B, T, H).
@@ -54,18 +53,19 @@ class _HiddenStates(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         read, gates, cells, input_weight, recurrent = ctx.saved_tensors
         gate_gradients, inputs, hidden_dim = torch.empty_like(gates), input_weight.shape[1], recurrent.shape[1]
-        size = 4 * hidden_dim * math.ceil(hidden_dim / GATES) * GATES + 2 * STEP_ROWS * hidden_dim
+        size = 4 * hidden_dim * math.ceil(hidden_dim / GATES) * GATES + torch.get_num_threads() * 2 * STEP_ROWS * hidden_dim
         given = dict(recurrent=recurrent.contiguous(), gates=gates, cells=cells, gradient=gradient.contiguous())
-        space = scratch("lstm", (torch.get_num_threads() * size,), gates)
+        space = scratch("lstm", (size,), gates)
         _call(ctx.kernel.lstm_backward, cells.shape, inputs, **given, gate_gradients=gate_gradients, space=space)
         gate_gradients = gate_gradients.flatten(0, 1)  # (B·T, 4H)
         bias, *weights = torch.mm(gate_gradients.t(), read.flatten(0, 1)).split([1, inputs, hidden_dim], dim=1)
         embedded_gradient = torch.mm(gate_gradients, input_weight).view(*read.shape[:2], inputs)
-        return None, embedded_gradient, *weights, bias[:, 0], None
+        biases = (bias[:, 0] if needed else None for needed in ctx.needs_input_grad[4:])
+        return None, embedded_gradient, *weights, *biases
 
 
 def _call(function: Callable[..., None], shape: torch.Size, inputs: int, **tensors: Tensor) -> None:
     batch, length, hidden_dim = shape
     addresses = {name: tensor.data_ptr() for name, tensor in tensors.items()}
     lstm = Lstm(**addresses, inputs=inputs, hidden=hidden_dim, sequences=batch, length=length)
-    function(ctypes.byref(lstm), torch.get_num_threads())
+    function(ctypes.byref(lstm), threads_for(batch * length * 4 * hidden_dim * (inputs + hidden_dim)))

@@ -5,7 +5,7 @@ another. */
 hidden state before it, of which the first is given. `gates`, in torch's order i, f, g, o, and their gradients before the sigmoid or
 tanh are (B, T, 4, H); `cells`, `states` and the gradient of the states (B, T, H). `weights` are a cell's (lstm.c), `recurrent` are
 torch's, (4H, H). lstm_forward writes all but the first third of `read`, gates, cells and states; lstm_backward writes
-`gate_gradients` and takes `space`, BACKWARD_SPACE numbers for each share. */
+`gate_gradients`, and of `space` takes PANELS(H) x 4H x GATES numbers, and 2 x STEP_ROWS x H for each share. */
 typedef struct {
     const float *weights, *recurrent;
     float *read, *gates, *cells, *states;
@@ -15,7 +15,6 @@ typedef struct {
 } lstm;
 
 #define PANELS(hidden) (((hidden) + GATES - 1) / GATES) /* of recurrent weights, GATES columns wide */
-#define BACKWARD_SPACE(hidden) (4 * (hidden) * PANELS(hidden) * GATES + 2 * STEP_ROWS * (hidden))
 
 /* The first `count` numbers of a vector, or all. */
 static inline vec load_part(const float *from, int64_t count) {
@@ -44,7 +43,7 @@ static void forward_step(const lstm *l, int64_t first, int64_t rows, int64_t t) 
             const vec i = sigmoid(sums[r][0]), f = sigmoid(sums[r][1]), o = sigmoid(sums[r][2]), g = 2 * sigmoid(sums[r][3]) - 1;
             const vec before = t ? load_part(l->cells + (at - 1) * hidden + unit, left) : (vec){0};
             const vec cell = f * before + i * g;
-            const vec zero = 0 * (sums[r][0] + sums[r][1] + sums[r][2] + sums[r][3]); /* but NaN if a gate is no number */
+            const vec zero = 0 * (sums[r][0] + sums[r][1] + sums[r][2] + sums[r][3]); /* NaN if a gate is not finite */
             const vec state = o * tanh_of(cell) + zero;
             float *gates = l->gates + at * 4 * hidden + unit;
             store_part(i, gates, left), store_part(f, gates + hidden, left);
@@ -65,11 +64,11 @@ static void gate_gradients(const lstm *l, int64_t at, int64_t t, const float *of
         const vec i = load_part(gates, left), f = load_part(gates + hidden, left);
         const vec g = load_part(gates + 2 * hidden, left), o = load_part(gates + 3 * hidden, left);
         const vec before = t ? load_part(l->cells + (at - 1) * hidden + unit, left) : (vec){0};
-        const vec bent = tanh_of(load_part(l->cells + at * hidden + unit, left));
+        const vec tanh_of_cell = tanh_of(load_part(l->cells + at * hidden + unit, left));
         const vec state = load_part(l->gradient + at * hidden + unit, left) + load_part(of_state + unit, left);
-        const vec cell = load_part(of_cell + unit, left) + state * o * (1 - bent * bent);
+        const vec cell = load_part(of_cell + unit, left) + state * o * (1 - tanh_of_cell * tanh_of_cell);
         store_part(cell * g * i * (1 - i), to, left), store_part(cell * before * f * (1 - f), to + hidden, left);
-        store_part(cell * i * (1 - g * g), to + 2 * hidden, left), store_part(state * bent * o * (1 - o), to + 3 * hidden, left);
+        store_part(cell * i * (1 - g * g), to + 2 * hidden, left), store_part(state * tanh_of_cell * o * (1 - o), to + 3 * hidden, left);
         store_part(cell * f, of_cell + unit, left);
     }
 }
@@ -99,11 +98,8 @@ static void forward_share(void *given, int64_t share, int64_t shares) {
 static void backward_share(void *given, int64_t share, int64_t shares) {
     const lstm *l = given;
     const int64_t hidden = l->hidden, blocks = (l->sequences + STEP_ROWS - 1) / STEP_ROWS;
-    float *packed = l->space + share * BACKWARD_SPACE(hidden);
-    float *of_states = packed + 4 * hidden * PANELS(hidden) * GATES, *of_cells = of_states + STEP_ROWS * hidden;
-    for (int64_t k = 0; k < 4 * hidden; k++)
-        for (int64_t j = 0; j < PANELS(hidden) * GATES; j++)
-            packed[(j / GATES * 4 * hidden + k) * GATES + j % GATES] = j < hidden ? l->recurrent[k * hidden + j] : 0;
+    float *of_states = l->space + 4 * hidden * PANELS(hidden) * GATES + share * 2 * STEP_ROWS * hidden;
+    float *of_cells = of_states + STEP_ROWS * hidden;
     for (int64_t first = blocks * share / shares * STEP_ROWS; first < blocks * (share + 1) / shares * STEP_ROWS; first += STEP_ROWS) {
         const int64_t rows = l->sequences - first < STEP_ROWS ? l->sequences - first : STEP_ROWS;
         memset(of_states, 0, sizeof(float) * 2 * STEP_ROWS * hidden);
@@ -114,10 +110,15 @@ static void backward_share(void *given, int64_t share, int64_t shares) {
                 if (r < rows) gate_gradients(l, at, t, of_states + r * hidden, of_cells + r * hidden);
                 gates[r] = l->gate_gradients + at * 4 * hidden;
             }
-            if (t) state_gradients(packed, hidden, gates, rows, of_states);
+            if (t) state_gradients(l->space, hidden, gates, rows, of_states);
         }
     }
 }
 
-void lstm_forward(lstm *l, int64_t shares) { share_out(forward_share, l, shares); }
-void lstm_backward(lstm *l, int64_t shares) { share_out(backward_share, l, shares); }
+void lstm_forward(lstm *l, int64_t threads) { share_out(forward_share, l, threads); }
+void lstm_backward(lstm *l, int64_t threads) {
+    for (int64_t k = 0; k < 4 * l->hidden; k++)
+        for (int64_t j = 0; j < PANELS(l->hidden) * GATES; j++)
+            l->space[(j / GATES * 4 * l->hidden + k) * GATES + j % GATES] = j < l->hidden ? l->recurrent[k * l->hidden + j] : 0;
+    share_out(backward_share, l, threads);
+}

@@ -100,6 +100,7 @@ def hold_to_float64(found, expected, tolerance):
 def test_the_kernels_loss_and_gradients_are_those_of_float64(vocab_size, hidden_dim, rows, scale, threads, monkeypatch):
     """In chunks of 192 rows, with negative weights and weights of zero."""
     monkeypatch.setattr("fast.cross_entropy.GRADIENTS", 1)
+    monkeypatch.setattr("fast.kernel.PRODUCTS_OF_THREADS", 0)
     rng = torch.Generator().manual_seed(1)
     given = [
         torch.rand(rows, hidden_dim, generator=rng) * 2 - 1,
@@ -123,13 +124,22 @@ def test_the_kernels_loss_and_gradients_are_those_of_float64(vocab_size, hidden_
 
 @needs_compiler
 @pytest.mark.parametrize(
-    "bias", [[60.0] * 70, [-60.0] * 70, [0.0] * 69 + [3000.0], [-3000.0] * 69 + [0.0], [20.0 * k for k in range(70)]]
+    "bias",
+    [
+        [69.0] * 70,
+        [-69.0] * 70,
+        [-3000.0] * 70,
+        [0.0] * 69 + [3000.0],
+        [-3000.0] * 69 + [0.0],
+        [20.0 * k for k in range(70)],
+        [0.0] * 32 + [69.0] * 32 + [88.0] * 6,  # the last ones need a shift of 127, which the others survive
+    ],
 )
 def test_sums_outside_of_float32_keep_their_gradients(bias):
     """One row's shift, or that of its first columns, would take sums or products out of range."""
     rng = torch.Generator().manual_seed(1)
     given = [torch.rand(15, 4, generator=rng) * 1e-3, torch.randn(70, 4, generator=rng), torch.tensor(bias)]
-    targets, weights = torch.arange(15) * 5 % 70, torch.full((15,), 1e-4)
+    targets, weights = torch.arange(15) * 5 % 70, torch.full((15,), 1e-9)
     expected = plain(*given, targets, weights)
     native.set_up("True", torch.device("cpu"))
     given = [x.requires_grad_() for x in given]
@@ -166,7 +176,7 @@ def test_threads_change_no_row_of_the_kernel_and_no_memory_behind_it(rows, monke
     layer = NativeLayer(native.load()[0], torch.randn(70, 4, generator=rng), torch.zeros(70))
     hidden, targets = torch.rand(rows, 4, generator=rng), torch.randint(70, (rows,), generator=rng)
     memory, found = {}, []
-    monkeypatch.setattr("fast.kernel.scratch", lambda name, shape, like: memory[name][: shape.numel()].view(shape))
+    monkeypatch.setattr("fast.kernel.PRODUCTS_OF_THREADS", 0)
     for threads in (1, 2, 3, 7):
         memory.update({name: torch.full((500_000,), 7.0) for name in ("gradients of logits", "cross entropy")})
         asked = {}
@@ -184,6 +194,36 @@ def test_threads_change_no_row_of_the_kernel_and_no_memory_behind_it(rows, monke
         assert (losses[rows:] == 7).all() and (factors[rows:] == 7).all()
         found.append((gradients.clone(), losses, factors))
     assert all(torch.equal(one, other) for result in found for one, other in zip(result, found[0], strict=True))
+
+
+@needs_compiler
+def test_many_rows_in_one_call_of_the_kernel():
+    rng = torch.Generator().manual_seed(1)
+    given = [torch.rand(3000, 3, generator=rng), torch.randn(40, 3, generator=rng), torch.randn(40, generator=rng)]
+    targets, weights = torch.randint(40, (3000,), generator=rng), torch.rand(3000, generator=rng)
+    expected = plain(*given, targets, weights)
+    native.set_up("True", torch.device("cpu"))
+    given = [x.requires_grad_() for x in given]
+    hold_to_float64(gradients_of(weighted_nll(*given, targets, weights), *given), expected, 1e-6)
+
+
+@needs_compiler
+@pytest.mark.parametrize("target", [-1, 300, 319, 10**9])
+def test_a_target_that_is_no_token_is_refused(target, draws):
+    (hidden, weight, bias), targets, weights = inputs(300, 1.0, torch.float32)
+    targets[3] = target
+    with pytest.raises(RuntimeError, match=r"a target is none of 300 tokens|out of bounds"):
+        weighted_nll(hidden, weight, bias, targets, weights)
+
+
+@needs_compiler
+def test_numbers_of_other_types_are_not_read_as_float32():
+    native.set_up("True", torch.device("cpu"))
+    (hidden, weight, bias), targets, weights = inputs(30, 1.0, torch.float32)
+    loss = weighted_nll(hidden, weight, bias, targets, weights)
+    assert torch.equal(weighted_nll(hidden, weight, bias, targets.int(), weights), loss)
+    with pytest.raises(RuntimeError, match="dtype"):
+        weighted_nll(hidden, weight, bias.double(), targets, weights)
 
 
 @needs_compiler

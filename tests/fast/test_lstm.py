@@ -1,6 +1,7 @@
 """The LSTM of training in compiled code: the values and gradients of nn.LSTM."""
 
 import argparse
+import ctypes
 import math
 import shutil
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from fast import native
+from fast.kernel import Lstm, cell_weights
 from fast.lstm import hidden_states
 from generator import Generator
 from running.flags import preset_settings
@@ -83,7 +85,8 @@ def test_a_state_depends_on_no_later_input():
 
 @pytest.mark.parametrize("threads", [2, 3, 8])
 @pytest.mark.parametrize("sizes", [(13, 20, 32, 50), (1, 3, 2, 5), (40, 2, 8, 65)])
-def test_threads_change_no_number(sizes, threads):
+def test_threads_change_no_number(sizes, threads, monkeypatch):
+    monkeypatch.setattr("fast.kernel.PRODUCTS_OF_THREADS", 0)
     given = make(*sizes)
     alone = compiled(*given)
     torch.set_num_threads(threads)
@@ -94,6 +97,39 @@ def test_threads_change_no_number(sizes, threads):
     assert torch.equal(alone[0], together[0])
     for one, other in zip(alone, together, strict=True):  # products of torch may be added up in another order
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_nothing_is_written_behind_the_memory_of_a_call(sizes, monkeypatch):
+    monkeypatch.setattr("fast.kernel.PRODUCTS_OF_THREADS", 0)
+    memory, asked, kernel = torch.full((1_000_000,), 7.0), [], native.load()[0]
+    monkeypatch.setattr("fast.lstm.scratch", lambda name, shape, like: asked.append(shape[0]) or memory)
+    torch.set_num_threads(3)
+    try:
+        compiled(*make(*sizes))
+    finally:
+        torch.set_num_threads(1)
+    assert len(asked) == 1 and (memory[asked[0] :] == 7).all()
+    batch, length, inputs, hidden_dim = sizes
+    numbers = dict(read=1 + inputs + hidden_dim, gates=4 * hidden_dim, cells=hidden_dim, states=hidden_dim)
+    buffers = {name: torch.full((batch * length * number + 100,), 7.0) for name, number in numbers.items()}
+    buffers["read"][:-100] = 0.5
+    given = dict(weights=cell_weights(kernel, make(*sizes)[1]).data_ptr(), **{name: x.data_ptr() for name, x in buffers.items()})
+    kernel.lstm_forward(ctypes.byref(Lstm(**given, inputs=inputs, hidden=hidden_dim, sequences=batch, length=length)), 3)
+    assert all((buffer[-100:] == 7).all() and (buffer[:-100] != 7).all() for buffer in buffers.values())
+
+
+@pytest.mark.parametrize("needed", [(True, False), (False, True), (True, True)])
+def test_either_bias_gets_the_gradient(needed):
+    embedded, weights, gradient = make(3, 4, 2, 5)
+    for bias, wanted in zip(weights[2:], needed, strict=True):
+        bias.requires_grad_(wanted)
+    hidden_states(native.load()[0], embedded, weights).backward(gradient)
+    expected = exact(embedded, weights, gradient)[4]
+    for bias, wanted in zip(weights[2:], needed, strict=True):
+        assert (bias.grad is not None) == wanted
+        if wanted:
+            torch.testing.assert_close(bias.grad.double(), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_tensors_may_lie_in_memory_in_any_order():

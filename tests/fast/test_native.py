@@ -1,20 +1,23 @@
 """The compiled kernel: the draws of torch's path, and torch's path wherever it can't be used."""
 
 import ctypes
+import math
 import os
 import platform
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from helpers.cli import ROOT
 from helpers.reference import tiny_generator
 
 from fast import kernel_checks, native
 from fast.categorical import SoftmaxSampler
 from fast.decoder import Decoder, select_rows
-from fast.kernel import CHUNK, PANEL, NativeLayer, kernel_of
+from fast.kernel import CHUNK, PANEL, NativeLayer, kernel_of, torchs_team
 from generator import Generator
 from support.errors import UserError
 
@@ -72,6 +75,19 @@ def test_a_logit_far_above_those_of_all_groups_before_it_is_drawn():
     tokens = drawn_by("True", torch.zeros(4000, 1), bias, torch.zeros(1, 1), grid)
     counts = torch.bincount(tokens[0], minlength=4000)
     assert ((counts - 9999 * bias.double().softmax(dim=0)).abs() <= 2).all()
+
+
+@needs_compiler
+def test_a_shift_of_more_than_float32s_range_keeps_the_earlier_tokens():
+    """The weights before it reach 2^100, so that a factor of 2^-182 leaves them a share of the whole."""
+    bias = torch.full((5000,), 100 * math.log(2))
+    bias[:128], bias[-1] = 0, 126.5 * math.log(2)
+    sums = NativeLayer(native.load()[0], torch.zeros(5000, 1), bias).log_sums(torch.ones(1, 1) * 100)
+    torch.testing.assert_close(sums[0], bias.double().logsumexp(dim=0), rtol=0, atol=2e-5)
+    layer = NativeLayer(native.load()[0], torch.zeros(5000, 1), bias)
+    uniforms = torch.linspace(1e-8, 6e-5, 1000, dtype=torch.float64)[None]
+    exact = torch.searchsorted(bias.double().softmax(dim=0).cumsum(dim=0), uniforms, right=True)
+    assert ((layer.draw(torch.ones(1, 1) * 100, uniforms) - exact).abs() <= 3).all() and (exact < 4999).sum() > 500
 
 
 @needs_compiler
@@ -174,29 +190,61 @@ def test_a_kernel_that_trains_wrongly_is_refused(name, field, kind, what):
 
 
 @needs_compiler
-def test_shares_are_done_by_the_threads_of_torch_or_by_one(tmp_path):
-    """Where the OpenMP library lacks the function, nothing but the time changes."""
-    library = tmp_path / "draw.so"
+@pytest.mark.parametrize("there", [True, False])
+def test_shares_are_done_by_torchs_threads_or_by_one(there, tmp_path, monkeypatch):
+    """Where the OpenMP library lacks the function that starts them, nothing but the time changes."""
+    library, calls = tmp_path / "draw.so", []
     subprocess.run([COMPILER, *native.FLAGS, native.SOURCES[0], "-o", library, "-lm"], check=True)
-    kernel, address = kernel_of(library), ctypes.c_void_p.in_dll(ctypes.CDLL(str(library)), "parallel")
-    assert address.value == ctypes.cast(getattr(ctypes.CDLL(None), "GOMP_parallel", None), ctypes.c_void_p).value
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
+    def team(work, given, threads, flags):
+        calls.append((threads, flags))
+        for _ in range(threads):
+            function(work)(given)
+
+    monkeypatch.setattr("fast.kernel.torchs_team", lambda: ctypes.cast(team, ctypes.c_void_p).value if there else None)
+    monkeypatch.setattr("fast.kernel.PRODUCTS_OF_THREADS", 0)
     torch.set_num_threads(3)
     try:
-        address.value = None
-        kernel_checks.check(kernel)
+        kernel_checks.check(kernel_of(library))
     finally:
         torch.set_num_threads(1)
+    assert set(calls) == ({(3, 0)} if there else set())
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="torch's OpenMP library is another one there")
+def test_torchs_library_has_the_function_that_starts_its_threads():
+    assert torchs_team()
 
 
 @needs_compiler
-@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_a_fork_does_not_wait_for_threads_that_it_has_not():
+    program = """
+import os, signal, torch
+from fast import kernel, native
+kernel.PRODUCTS_OF_THREADS = 0
+torch.set_num_threads(2)
+layer = kernel.NativeLayer(native.load()[0], torch.rand(40, 3), torch.rand(40))
+if child := os.fork():
+    raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+signal.alarm(20)
+kernel.NativeLayer(layer.kernel, torch.rand(40, 3), torch.rand(40))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_compiler
+@pytest.mark.parametrize("threads", [1, 2, 70])
 @pytest.mark.parametrize(("vocab_size", "hidden_dim"), [(1, 1), (33, 8), (1024, 3), (5000, 2)])
-def test_a_layer_is_laid_out_in_panels_of_32_columns(vocab_size, hidden_dim, threads):
+def test_a_layer_is_laid_out_in_panels_of_32_columns(vocab_size, hidden_dim, threads, monkeypatch):
+    monkeypatch.setattr("fast.kernel.PRODUCTS_OF_THREADS", 0)
     weight, bias, *_ = inputs(vocab_size, hidden_dim, 1)
     order = torch.randperm(vocab_size, generator=torch.Generator().manual_seed(1))
     torch.set_num_threads(threads)
     try:
-        layer = NativeLayer(native.load()[0], weight.t().contiguous().t(), bias, temperature=0.5, order=order)
+        layer = NativeLayer(native.load()[0], weight.t().contiguous().t(), bias.repeat_interleave(2)[::2], 0.5, order)
     finally:
         torch.set_num_threads(1)
     panels = layer.panels.view(-1, hidden_dim + 1, PANEL).transpose(1, 2).flatten(0, 1)  # (V', H + 1)
