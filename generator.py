@@ -1,8 +1,8 @@
 """LSTM generator: the policy G_θ that picks one token at a time (Yu et al. 2017, Eqs. 9-10).
 
 The same class with other weights is the roll-out policy G_β and the oracle G_oracle. Training reads whole sequences through
-`nn.LSTM` (teacher forcing). `advance` reads one token at a time, on the same parameters: the plain way to draw a sequence.
-`sample` draws the same sequences faster (fast/decoder.py).
+`nn.LSTM` (teacher forcing), or through fast/lstm.py, which is faster on a CPU. `advance` reads one token at a time, on the same
+parameters: the plain way to draw a sequence. `sample` draws the same sequences faster (fast/decoder.py).
 
 Shapes: B sequences, T tokens each, V tokens in the vocabulary, E embedding, H hidden units.
 """

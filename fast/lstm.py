@@ -41,7 +41,7 @@ class _HiddenStates(torch.autograd.Function):
         read[:, :, 0] = 1
         read[:, :, 1 : 1 + inputs] = embedded
         gates = embedded.new_empty(batch, length, 4 * hidden_dim)
-        cells, states = torch.empty_like(gates[:, :, :hidden_dim]), torch.empty_like(gates[:, :, :hidden_dim])
+        cells, states = (embedded.new_empty(batch, length, hidden_dim) for _ in range(2))
         packed = cell_weights(kernel, weights)
         _call(kernel.lstm_forward, cells.shape, inputs, weights=packed, read=read, gates=gates, cells=cells, states=states)
         ctx.save_for_backward(read, gates, cells, *weights[:2])
