@@ -93,13 +93,16 @@ class RunLog:
             for path in cut_back(log_dir, eval_log_dir, marks, moved):
                 self.line(f"warning: {path} is shorter than the checkpoint says: something is missing in it")
         self.hook_before, threading.excepthook = threading.excepthook, _ignore_os_errors
-        # Line buffering: a reader sees each epoch at once.
-        self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
-        self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
-        with naming(log_dir):
-            self.train_events = SummaryWriter(str(log_dir))
-        with naming(eval_log_dir):
-            self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
+        with contextlib.ExitStack() as undo:
+            undo.callback(setattr, threading, "excepthook", self.hook_before)
+            # Line buffering: a reader sees each epoch at once.
+            self.metrics_file = (log_dir / METRICS).open("a", buffering=1, encoding="utf-8")
+            self.training_file = (log_dir / TRAINING).open("a", buffering=1, encoding="utf-8")
+            with naming(log_dir):
+                self.train_events = SummaryWriter(str(log_dir))
+            with naming(eval_log_dir):
+                self.eval_events = SummaryWriter(str(eval_log_dir), purge_step=None if marks is None else next_step)
+            undo.pop_all()
         self.opened = True
 
     def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float]]) -> None:

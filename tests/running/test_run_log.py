@@ -159,7 +159,26 @@ def test_an_error_of_a_full_disk_names_the_folder_that_is_full(name, tmp_path):
     assert caught.value.filename == str(tmp_path / where)
 
 
-def test_the_hook_for_errors_of_threads_is_restored(tmp_path):
+@pytest.fixture
+def hook(monkeypatch):
+    """The hook for errors of threads, whatever a run of an earlier test has left there."""
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    return threading.__excepthook__
+
+
+def test_the_hook_for_errors_of_threads_is_restored_where_the_log_does_not_open(tmp_path, hook, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("running.run_log.SummaryWriter", full)
+    log = RunLog(tmp_path, tmp_path / "eval")
+    with pytest.raises(OSError, match="No space left"):
+        log.open()
+    log.close()
+    assert threading.excepthook is hook
+
+
+def test_the_hook_for_errors_of_threads_is_restored(tmp_path, hook):
     before = threading.excepthook
     log = RunLog(tmp_path, tmp_path / "eval")
     log.open()
