@@ -92,10 +92,10 @@ class Decoder:
         lstm = model.lstm
         self.hidden_dim = lstm.hidden_size
         self.sampler = SoftmaxSampler(model.output.weight, model.output.bias, temperature)
+        weights = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
         # From torch's order of the gates i, f, g, o to i, f, o, g: three sigmoids side by side.
         input_weight, recurrent, bias, other_bias = (
-            torch.cat([part.detach().chunk(4)[k] for k in (0, 1, 3, 2)])
-            for part in (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
+            torch.cat([part.detach().chunk(4)[k] for k in (0, 1, 3, 2)]) for part in weights
         )
         bias = bias + other_bias
         embedding = model.embed.weight.detach()
@@ -104,7 +104,6 @@ class Decoder:
         table = bias.new_empty(0, len(bias))
         self.native = None
         if isinstance(self.sampler.layer, NativeLayer):
-            weights = (lstm.weight_ih_l0, lstm.weight_hh_l0, lstm.bias_ih_l0, lstm.bias_hh_l0)
             self.native = NativeLstm(self.sampler.layer, embedding, weights, self.end_token)
         elif expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
             table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)
