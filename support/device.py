@@ -29,9 +29,9 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError(f"--device {name}: this machine or this build of torch has no CUDA device")
-        if device.index is None and number_of_ranks() > 1:  # a device for each process, as far as they go
+        if device.index is None:  # a device for each process, as far as they go
             device = torch.device("cuda", local_rank() % torch.cuda.device_count())
-        if (device.index or 0) >= torch.cuda.device_count():
+        if device.index >= torch.cuda.device_count():
             raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
         torch.cuda.set_device(device)
         torch.backends.cudnn.rnn.fp32_precision = "ieee"  # cuDNN's default is TF32
