@@ -1,11 +1,15 @@
-"""Drawing by torch and by the compiled kernel."""
+"""Drawing by torch and by the compiled kernel; Triton's interpreter where there is no GPU."""
 
+import os
 import shutil
 
 import pytest
 import torch
 
 from fast import native
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where functions of fast/triton_*.py are defined
 
 
 @pytest.fixture(params=["torch", "native"])
@@ -16,3 +20,8 @@ def draws(request):
             pytest.skip("needs a C compiler")
         native.set_up("True", torch.device("cpu"))
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _commands_take_the_cpu():
+    """No command runs here, and what is tested on a GPU needs it: this replaces the fixture of tests/conftest.py."""
