@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fast.convolution import largest_responses
-from fast.native import kernel_for
+from fast.native import gpu_kernels_for, kernel_for
 
 REAL = 1  # class number of real sequences; generated ones are class 0
 
@@ -91,16 +91,21 @@ class Discriminator(nn.Module):
 
     def _features(self, tokens: Tensor) -> Tensor:
         """Largest activation of each filter over all positions: (B, T) -> (B, F)."""
-        embedded = self.embed(tokens)  # (B, T, E)
-        kernel = kernel_for(embedded)
-        if kernel is not None and not torch.is_autocast_enabled(embedded.device.type):
-            kinds = [(int(width), layer.weight, layer.bias) for width, layer in self.convolutions.items()]
+        kernel = kernel_for(self.embed.weight)
+        gpu = gpu_kernels_for(self.embed.weight) if torch.is_grad_enabled() else None  # for scores torch's products are faster
+        if (kernel or gpu) and torch.is_autocast_enabled(tokens.device.type):
+            kernel = gpu = None
+        embedded = self.embed(tokens) if gpu is None else gpu.embed(tokens, self.embed.weight)  # (B, T, E)
+        kinds = [(int(width), layer.weight, layer.bias) for width, layer in self.convolutions.items()]
+        if kernel is not None:
             return largest_responses(kernel, embedded, kinds)
+        if gpu is not None:
+            return gpu.largest_responses(embedded, kinds, "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee")
         responses, biases = [], []
-        for width, layer in self.convolutions.items():
-            windows = embedded.unfold(1, int(width), 1).flatten(2)  # (B, T - width + 1, E·width)
-            responses.append(nn.functional.linear(windows, layer.weight).amax(dim=1))  # (B, filters of this width)
-            biases.append(layer.bias)
+        for width, weight, bias in kinds:
+            windows = embedded.unfold(1, width, 1).flatten(2)  # (B, T - width + 1, E·width)
+            responses.append(nn.functional.linear(windows, weight).amax(dim=1))  # (B, filters of this width)
+            biases.append(bias)
         # The bias is the same at all positions and ReLU is monotone: both may come after the maximum.
         return torch.relu(torch.cat(responses, dim=1) + torch.cat(biases))
 

@@ -18,7 +18,7 @@ from fast.cross_entropy import token_nll, weighted_nll
 from fast.cuda_graphs import Runner
 from fast.decoder import Decoder, sample_tokens
 from fast.lstm import hidden_states
-from fast.native import kernel_for
+from fast.native import gpu_kernels_for, kernel_for
 from support import world
 from support.device import to_device
 
@@ -112,7 +112,9 @@ class Generator(nn.Module):
 
         The masks of dropout multiply the embeddings, (B, T, E), and the hidden states, (B, T, H).
         """
-        embedded = self.embed(self.inputs(tokens) if inputs is None else inputs)  # (B, T, E)
+        gpu = gpu_kernels_for(self.embed.weight) if torch.is_grad_enabled() else None
+        inputs = self.inputs(tokens) if inputs is None else inputs
+        embedded = self.embed(inputs) if gpu is None else gpu.embed(inputs, self.embed.weight)  # (B, T, E)
         if masks is None:
             return self._states(embedded)
         return self._states(embedded * masks[0]) * masks[1]

@@ -12,14 +12,15 @@ Block g holds the tokens g, g + G, g + 2G, ..., side by side in memory.
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fast.kernel import NativeLayer
-from fast.native import kernel_for
+from fast.native import gpu_kernels_for, kernel_for
 from support.threads import on_cpu, scratch, second_level_cache
 
 # Logits computed at a time: few enough for a CPU's cache, enough to keep a GPU busy.
@@ -34,6 +35,20 @@ PROBES = 256  # tokens whose logits estimate a row's largest one
 def chunk_rows(vocab_size: int, device: torch.device) -> int:
     """How many rows of V logits to compute at a time."""
     return max(1, CHUNK_ELEMENTS[device.type] // vocab_size)
+
+
+def block_sizes(vocab_size: int) -> tuple[int, int]:
+    """S tokens a block, and G blocks."""
+    block_size = math.ceil(math.sqrt(vocab_size))
+    return block_size, math.ceil(vocab_size / block_size)
+
+
+@functools.lru_cache(maxsize=8)
+def token_order(vocab_size: int, device: torch.device) -> Tensor:
+    """The tokens block by block, (V,), which is their order in the cumulative distribution."""
+    block_size, num_blocks = block_sizes(vocab_size)
+    order = torch.arange(block_size * num_blocks).view(block_size, -1).t().flatten()
+    return order[order < vocab_size].to(device)
 
 
 class OutputLayer(NamedTuple):
@@ -70,15 +85,17 @@ class SoftmaxSampler:
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be a positive number, not {temperature}")
         vocab_size = len(weight)
-        self.block_size = math.ceil(math.sqrt(vocab_size))  # S
-        self.num_blocks = math.ceil(vocab_size / self.block_size)  # G
+        self.block_size, self.num_blocks = block_sizes(vocab_size)
         device = weight.device.type
+        gpu = gpu_kernels_for(weight)
         self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // (self.block_size * self.num_blocks)))
         kernel = kernel_for(weight)
-        self.layer: OutputLayer | NativeLayer
+        self.layer: Any  # an OutputLayer, a NativeLayer or a TritonLayer
         if kernel is not None:
-            order = torch.arange(self.block_size * self.num_blocks).view(self.block_size, -1).t().flatten()
-            self.layer = NativeLayer(kernel, weight, bias, temperature, order[order < vocab_size])
+            self.layer = NativeLayer(kernel, weight, bias, temperature, token_order(vocab_size, weight.device))
+        elif gpu is not None and weight.shape[1] <= gpu.MOST_HIDDEN:
+            self.layer = gpu.TritonLayer(weight, bias, temperature, token_order(vocab_size, weight.device))
+            self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // self.layer.groups))
         else:
             self.layer = lay_out(weight, bias, temperature, self.block_size, self.num_blocks)
 
@@ -90,7 +107,7 @@ class SoftmaxSampler:
 
     def draw_padded(self, rows: Tensor, uniforms: Tensor) -> Tensor:
         """The same for rows (M, H + 2) with the two columns of `OutputLayer`; the last one is 0 before and after the call."""
-        if isinstance(self.layer, NativeLayer):
+        if not isinstance(self.layer, OutputLayer):
             return self.layer.draw(rows, uniforms)
         tokens = []
         for part, numbers in zip(rows.split(self.max_rows), uniforms.view(len(rows), -1).split(self.max_rows), strict=True):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fast.categorical import OutputLayer, SoftmaxSampler, draw_from_blocks, softmax_weights
 from fast.kernel import CHUNK, NativeLayer, NativeLstm
+from fast.native import gpu_kernels_for
 from support.threads import on_cpu, run_all, scratch, slices
 
 TABLE_ELEMENTS = 100_000_000  # a larger table is not built
@@ -105,7 +106,9 @@ class Decoder:
         self.native = None
         if isinstance(self.sampler.layer, NativeLayer):
             self.native = NativeLstm(self.sampler.layer, embedding, weights, self.end_token)
-        elif expected_rows >= len(embedding) and len(embedding) * len(bias) <= TABLE_ELEMENTS:
+        self.gpu = None if isinstance(self.sampler.layer, OutputLayer) else gpu_kernels_for(embedding)
+        rows_pay = expected_rows >= len(embedding) or self.gpu is not None
+        if self.native is None and rows_pay and len(embedding) * len(bias) <= TABLE_ELEMENTS:
             table = torch.addmm(bias, embedding, input_weight)  # (V, 4H)
         self.weights = CellWeights(table, embedding, input_weight, bias, recurrent)
 
@@ -117,6 +120,9 @@ class Decoder:
 
     def advance(self, tokens: Tensor, states: RowStates) -> None:
         """Read one token a row, (M,), and change the states to those after it."""
+        if self.gpu is not None and len(self.weights.table):
+            self.gpu.lstm_step(tokens, *states, self.weights.table, self.weights.recurrent)
+            return
         advance_rows(tokens, states, self.weights, self._gates_buffer(len(tokens)))
 
     def draw(self, states: RowStates, uniforms: Tensor, last: Tensor | None = None) -> Tensor:
@@ -141,6 +147,12 @@ class Decoder:
         """
         if self.native is not None:
             self.native.finish(tokens, first, last, *states, uniforms)
+            return
+        if self.gpu is not None:
+            for position, numbers in enumerate(uniforms, start=first):
+                self.advance(last, states)
+                last = self.draw(states, numbers, last if position else None)  # the start token ends nothing
+                tokens[:, position] = last
             return
         finish = compiled(finish_rows) if on_cpu(tokens.device) else finish_rows
         for rows in slices(len(tokens), self.sampler.max_rows):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
+from torch import Tensor
 
 from fast.convolution import largest_responses
 from fast.kernel import Kernel, NativeLayer, NativeLstm
@@ -13,7 +17,7 @@ def check(kernel: Kernel) -> None:
     """All checks; raises RuntimeError where one fails."""
     check_draws(kernel)
     check_sequences(kernel)
-    check_convolutions(kernel)
+    check_convolutions(partial(largest_responses, kernel), 5, torch.device("cpu"))
     check_cross_entropy(kernel)
     check_lstm(kernel)
 
@@ -26,14 +30,18 @@ def check_draws(kernel: Kernel) -> None:
         rows = torch.rand(250, hidden_dim, generator=rng) * 2 - 1
         uniforms = torch.rand(250, 4, dtype=torch.float64, generator=rng)
         layer = NativeLayer(kernel, weight, bias)
-        drawn = layer.draw(rows, uniforms)
+        compare_draws(layer.draw(rows, uniforms), rows, weight, bias, uniforms)
         logits = rows.double() @ weight.double().t() + bias.double()
-        totals = logits.softmax(dim=1).cumsum(dim=1)
-        exact = torch.searchsorted(totals, uniforms * totals[:, -1:], right=True)
-        if (differ := (drawn != exact).sum().item()) > 5:
-            raise RuntimeError(f"{differ} of 1000 draws of the compiled kernel are wrong")
         if not torch.allclose(layer.log_sums(rows), logits.logsumexp(dim=1), rtol=1e-6, atol=1e-5):
             raise RuntimeError("sums of the compiled kernel are wrong")
+
+
+def compare_draws(drawn: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, uniforms: Tensor) -> None:
+    """Raises RuntimeError where draws, (M, K), are not those of the float64 softmax, a few at the boundaries aside."""
+    totals = (rows.double() @ weight.double().t() + bias.double()).softmax(dim=1).cumsum(dim=1)
+    exact = torch.searchsorted(totals, uniforms * totals[:, -1:], right=True)
+    if (differ := (drawn != exact).sum().item()) > 5:
+        raise RuntimeError(f"{differ} of {drawn.numel()} draws of the compiled kernel are wrong")
 
 
 def check_sequences(kernel: Kernel) -> None:
@@ -58,20 +66,20 @@ def check_sequences(kernel: Kernel) -> None:
         raise RuntimeError(f"sequences of the compiled kernel are wrong ({wrong} of {tokens.numel()} draws)")
 
 
-def check_convolutions(kernel: Kernel) -> None:
+def check_convolutions(convolve: Callable[[Tensor, list], Tensor], emb_dim: int, device: torch.device) -> None:
     """Hold convolutions and their gradients to torch in float64; raises RuntimeError where they differ by more than rounding."""
-    rng = torch.Generator().manual_seed(0)
-    embedded = torch.randn(7, 9, 5, generator=rng)  # (B, T, E)
-    filters = [(width, torch.randn(f, 5 * width, generator=rng), torch.randn(f, generator=rng)) for width, f in ((1, 40), (4, 70))]
-    given = [embedded, *(tensor for _, *tensors in filters for tensor in tensors)]
-    gradient = torch.randn(7, 110, generator=rng)
+    rng, sizes = torch.Generator().manual_seed(0), ((1, 40), (4, 70))
+    embedded = torch.randn(7, 9, emb_dim, generator=rng)  # (B, T, E)
+    filters = [(width, torch.randn(f, emb_dim * width, generator=rng), torch.randn(f, generator=rng)) for width, f in sizes]
+    given = [tensor.to(device) for tensor in (embedded, *(tensor for _, *tensors in filters for tensor in tensors))]
+    gradient = torch.randn(7, 110, generator=rng).to(device)
     results = []
     for dtype in (torch.float32, torch.float64):
         inputs = [tensor.to(dtype).requires_grad_() for tensor in given]
         kinds = [(width, *inputs[1 + 2 * i : 3 + 2 * i]) for i, (width, *_) in enumerate(filters)]
         with torch.enable_grad():
             if dtype == torch.float32:
-                features = largest_responses(kernel, inputs[0], kinds)
+                features = convolve(inputs[0], kinds)
             else:
                 parts = [(inputs[0].unfold(1, w, 1).flatten(2) @ weight.t() + bias).amax(dim=1) for w, weight, bias in kinds]
                 features = torch.cat(parts, dim=1).relu()

@@ -1,4 +1,4 @@
-"""The kernel in C, fast/kernels.c, for CPUs: compiled once by the system's compiler, and checked when loaded.
+"""The kernel in C, fast/kernels.c, for CPUs: compiled once by the system's compiler, and checked when loaded; and Triton for GPUs.
 
 `set_up` decides for the whole process, like `support.threads.set_up`; until then, and wherever the kernel can't be used, torch
 draws (fast/categorical.py, fast/decoder.py). Both draw the same tokens, except where a uniform number lies within rounding of the
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import importlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -37,10 +39,11 @@ COMPILER_SECONDS = 60.0
 
 
 class Choice(NamedTuple):
-    """What draws and trains in this process: `kernel`, or torch where it is None; and the same in words."""
+    """What draws and trains in this process: `kernel` on a CPU, `gpu` on a GPU, or torch where they are None; the same in words."""
 
     kernel: Kernel | None
     words: str
+    gpu: ModuleType | None = None
 
 
 _choice = Choice(None, "torch")
@@ -50,7 +53,8 @@ def set_up(setting: str, device: torch.device) -> None:
     """Choose what draws and trains from now on, for all threads.
 
     Args:
-        setting: of --native_draws; "auto" takes the kernel where it can be used, "False" torch, "True" the kernel.
+        setting: of --native_draws; "auto" takes the kernel on a CPU where it can be used, "False" torch, "True" the kernel or,
+            on a GPU, Triton.
         device: where tokens will be drawn.
 
     Raises:
@@ -61,9 +65,12 @@ def set_up(setting: str, device: torch.device) -> None:
     if setting == "False":
         return
     try:
-        if not on_cpu(device):
-            raise RuntimeError(f"native code is for CPUs only, not for {device}")
-        _choice = Choice(*load())
+        if on_cpu(device):
+            _choice = Choice(*load())
+        elif setting == "True":
+            _choice = Choice(None, *load_for_gpu(device))
+        else:  # how fast Triton is here in its present version, nobody has measured on a GPU
+            raise RuntimeError("Triton only with --native_draws True")
     except Exception as error:  # whatever the compiler, the file system or the loader raises: torch can draw
         reason = one_line(str(error))
         if setting == "True":
@@ -84,6 +91,29 @@ def choice() -> Choice:
 def kernel_for(like: Tensor) -> Kernel | None:
     """The kernel, if it is to compute with tensors like this one; None where torch does."""
     return _choice.kernel if on_cpu(like.device) and like.dtype == torch.float32 else None
+
+
+def gpu_kernels_for(like: Tensor) -> ModuleType | None:
+    """`fast.triton_kernels`, if they are to compute with tensors like this one; None where torch does."""
+    return None if on_cpu(like.device) or like.dtype != torch.float32 else _choice.gpu
+
+
+@functools.cache
+def load_for_gpu(device: torch.device) -> tuple[str, ModuleType]:
+    """What computes on a GPU, in words and as a module.
+
+    Raises:
+        RuntimeError: the device is none of CUDA, or there is no Triton, or what it makes computes wrongly.
+        Exception: whatever Triton raises where it fails.
+    """
+    if device.type != "cuda":
+        raise RuntimeError(f"there is no native code for {device}")
+    try:
+        kernels = importlib.import_module("fast.triton_kernels")
+    except ImportError as error:
+        raise RuntimeError(f"Triton can't be imported: {error}") from None
+    kernels.check(device)
+    return kernels.words(), kernels
 
 
 @functools.cache

@@ -75,7 +75,8 @@ RUN_FLAGS = (
         type=("auto", "True", "False"),
         default="auto",
         before="False",
-        help="on CPUs, draw and train by code that the C compiler cc makes at the first start; auto: by torch where that fails",
+        help="draw and train by code compiled at the first start: on CPUs by the C compiler cc, on CUDA by Triton; auto: on CPUs, "
+        "and by torch where that fails",
     ),
     _run(
         name="dist_timeout",

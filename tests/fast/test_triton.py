@@ -1,0 +1,297 @@
+"""What computes in Triton: the values, gradients and draws of torch's path. On a CPU by Triton's interpreter, at tiny sizes."""
+
+import pytest
+import torch
+from helpers.reference import tiny_generator
+from helpers.small_runs import EPOCHS, SETTINGS, small_args, weights
+
+import train
+from data_loader import make_data
+from discriminator import Discriminator
+from fast import native
+from fast.categorical import SoftmaxSampler, token_order
+from fast.completions import completions
+from fast.cuda_graphs import GraphRunner
+from fast.decoder import Decoder
+from support.errors import UserError
+from support.random_streams import stream
+from train_state import make_state
+from updates import discriminator_update, mle_update
+
+pytest.importorskip("triton", reason="needs Triton")
+
+from fast import triton_kernels
+from fast.triton_embedding import MOST_ROWS
+
+ON_GPU = torch.cuda.is_available()
+DEVICE = torch.device("cuda" if ON_GPU else "cpu")
+needs_cuda = pytest.mark.skipif(not ON_GPU, reason="needs CUDA")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Chooses torch (None) or Triton for what follows, as on a GPU."""
+    monkeypatch.setattr("support.threads.CPU_TYPES", ())
+    return lambda module: monkeypatch.setattr(native, "_choice", native.Choice(None, "as a test says", module))
+
+
+def filters_of(kinds, emb_dim, rng):
+    return [(w, torch.randn(f, emb_dim * w, generator=rng).to(DEVICE), torch.randn(f, generator=rng).to(DEVICE)) for w, f in kinds]
+
+
+def exact(embedded, filters):
+    """Largest responses with loops over windows."""
+    columns = []
+    for width, taps, biases in filters:
+        windows = range(embedded.shape[1] - width + 1)
+        parts = [embedded[:, p : p + width].transpose(1, 2).flatten(1) @ taps.t() + biases for p in windows]
+        columns.append(torch.stack(parts).amax(dim=0))
+    return torch.cat(columns, dim=1).relu()
+
+
+def values_and_gradients(function, embedded, filters, gradient, dtype):
+    embedded = embedded.to(dtype).requires_grad_()
+    kinds = [(width, taps.to(dtype).requires_grad_(), biases.to(dtype).requires_grad_()) for width, taps, biases in filters]
+    features = function(embedded, kinds)
+    inputs = [embedded, *(tensor for _, *tensors in kinds for tensor in tensors)]
+    return [features.detach(), *torch.autograd.grad(features, inputs, gradient.to(dtype))]
+
+
+SIZES = [
+    (1, 1, 1, [(1, 1)]),
+    (3, 5, 7, [(1, 2), (5, 3), (1, 1)]),  # as wide as the sequence, and a width twice
+    (9, 20, 5, [(3, 70), (13, 3), (20, 65), (2, 1)]),  # tiles of 32, 8 and 1 windows a sequence, more filters than a tile has
+    (2, 150, 40, [(2, 3), (70, 2), (150, 1)]),  # several tiles for a sequence, inputs that are no multiple of a step
+    (3, 16, 65, [(2, 3)]),  # two steps for a token's inputs
+]
+
+
+@pytest.mark.parametrize(("batch", "length", "emb_dim", "kinds"), SIZES)
+def test_convolutions_and_gradients_are_those_of_float64(batch, length, emb_dim, kinds):
+    rng = torch.Generator().manual_seed(0)
+    embedded, filters = torch.randn(batch, length, emb_dim, generator=rng).to(DEVICE), filters_of(kinds, emb_dim, rng)
+    gradient = torch.randn(sum(number for _, number in kinds), batch, generator=rng).to(DEVICE).t()  # not contiguous
+    found = values_and_gradients(triton_kernels.largest_responses, embedded, filters, gradient, torch.float32)
+    expected = values_and_gradients(exact, embedded, filters, gradient, torch.float64)
+    for tensor, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(tensor.double(), other, rtol=1e-5, atol=1e-5 * (1 + other.abs().max().item()))
+
+
+@pytest.mark.parametrize("length", [6, 70])
+@pytest.mark.parametrize("where", ["embedded", "taps", "biases"])
+def test_not_a_number_is_not_lost(where, length):
+    rng = torch.Generator().manual_seed(0)
+    embedded, filters = torch.randn(3, length, 4, generator=rng).to(DEVICE), filters_of([(2, 5)], 4, rng)
+    {"embedded": embedded, "taps": filters[0][1], "biases": filters[0][2]}[where].view(-1)[1] = torch.nan
+    features = triton_kernels.largest_responses(embedded, filters)
+    assert torch.equal(features.isnan(), exact(embedded, filters).isnan()) and features.isnan().any()
+    gradient = torch.ones_like(features)
+    *_, biases = values_and_gradients(triton_kernels.largest_responses, embedded, filters, gradient, torch.float32)
+    assert torch.equal(biases, (features.isnan() | (features > 0)).sum(dim=0).float())
+
+
+def test_misuse_is_refused():
+    rng = torch.Generator().manual_seed(0)
+    embedded, filters = torch.randn(2, 4, 3, generator=rng).to(DEVICE), filters_of([(2, 5)], 3, rng)
+    taps = filters[0][1].requires_grad_()
+    (gradient,) = torch.autograd.grad(triton_kernels.largest_responses(embedded, filters).square().sum(), taps, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+    with pytest.raises(RuntimeError, match="filters of width 2 for sequences of 1 tokens"):
+        triton_kernels.largest_responses(embedded[:, :1], filters)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_the_discriminators_gradients_are_those_of_torch(repeated, use):
+    """Repeated tokens give equal responses: torch divides their gradient, and the embedding's is the same."""
+    tokens = (torch.randint(20, (16, 8), generator=torch.Generator().manual_seed(0)) % (2 if repeated else 20)).to(DEVICE)
+    gradients = []
+    for module in (None, triton_kernels):
+        use(module)
+        model = Discriminator(20, 6, [(1, 3), (2, 4), (2, 5), (4, 6)], keep_prob=1.0).initialise(torch.Generator().manual_seed(2))
+        model.to(DEVICE).train()
+        torch.nn.functional.cross_entropy(model(tokens), tokens[:, 0] % 2).backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+@pytest.mark.parametrize(("vocab_size", "hidden_dim", "num"), [(1, 1, 3), (63, 5, 70), (64, 16, 5), (65, 17, 5), (700, 64, 30)])
+def test_draws_are_those_of_torch(vocab_size, hidden_dim, num, scale, use):
+    rng = torch.Generator().manual_seed(vocab_size)
+    weight, bias = torch.randn(vocab_size, hidden_dim, generator=rng) * scale, torch.randn(vocab_size, generator=rng)
+    hidden, uniforms = torch.rand(num, hidden_dim, generator=rng) * 2 - 1, torch.rand(num, 2, dtype=torch.float64, generator=rng)
+    weight, bias, hidden, uniforms = (tensor.to(DEVICE) for tensor in (weight, bias, hidden, uniforms))
+    drawn = []
+    for module in (None, triton_kernels):
+        use(module)
+        drawn.append(SoftmaxSampler(weight, bias, 0.7).draw(hidden, uniforms))
+    assert (drawn[0] != drawn[1]).sum() <= (scale > 1)  # rounding at the boundary between two tokens grows with the logits
+
+
+def test_a_token_of_weight_zero_is_never_drawn():
+    bias = torch.full((130,), -2000.0)
+    bias[[3, 70, 129]] = 0  # first and last weights of groups whose other weights are 0
+    uniforms = torch.cat([torch.zeros(1), torch.linspace(0, 1 - 2.0**-53, 90, dtype=torch.float64)])[None].double()
+    layer = triton_kernels.TritonLayer(torch.zeros(130, 2).to(DEVICE), bias.to(DEVICE), 1.0, torch.arange(130).to(DEVICE))
+    tokens = layer.draw(torch.zeros(1, 4).to(DEVICE), uniforms.to(DEVICE))
+    assert torch.bincount(tokens[0].cpu(), minlength=130)[[3, 70, 129]].tolist() == [31, 30, 30]
+
+
+def test_weights_that_are_nan_still_draw_tokens_of_the_vocabulary():
+    layer = triton_kernels.TritonLayer(
+        torch.full((70, 2), torch.nan).to(DEVICE), torch.zeros(70).to(DEVICE), 1.0, torch.arange(70).to(DEVICE)
+    )
+    tokens = layer.draw(torch.ones(5, 4).to(DEVICE), torch.rand(5, dtype=torch.float64).to(DEVICE))
+    assert tokens.min() >= 0 and tokens.max() < 70
+
+
+def test_the_order_of_the_tokens_is_that_of_torchs_blocks(use):
+    """So that a seed gives the same tokens whatever draws."""
+    use(None)
+    for vocab_size in (1, 2, 5, 12, 50):
+        grid = torch.linspace(0, 1 - 2.0**-53, 2000, dtype=torch.float64)[None].to(DEVICE)
+        drawn = SoftmaxSampler(torch.zeros(vocab_size, 1).to(DEVICE), torch.zeros(vocab_size).to(DEVICE)).draw(
+            torch.zeros(1, 1).to(DEVICE), grid
+        )
+        assert drawn[0].unique_consecutive().tolist() == token_order(vocab_size, DEVICE).tolist()
+
+
+@pytest.mark.parametrize("hidden_dim", [1, 16, 50])
+def test_a_step_is_that_of_the_generator(hidden_dim, use):
+    model = tiny_generator(vocab_size=23, hidden_dim=hidden_dim).to(DEVICE)
+    use(triton_kernels)
+    fast = Decoder(model, 1)
+    states, state = fast.zero_states(40), model.initial_state(40)
+    for seed in range(3):
+        tokens = torch.randint(23, (40, 2), generator=torch.Generator().manual_seed(seed)).to(DEVICE)[:, 1]  # every second number
+        fast.advance(tokens, states)
+        with torch.no_grad():
+            state = model.advance(tokens, state)
+        torch.testing.assert_close(states.padded[:, :hidden_dim], state[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(states.cell, state[1], rtol=1e-5, atol=1e-6)
+        assert torch.equal(states.padded[:, hidden_dim:].cpu(), torch.tensor([[1.0, 0.0]]).expand(40, 2))
+
+
+@pytest.mark.parametrize("end_token", [None, 0])
+@pytest.mark.parametrize("hidden_dim", [6, 70])  # the second one is too large for Triton
+def test_sequences_and_completions_are_those_of_torch(end_token, hidden_dim, use, monkeypatch):
+    model = tiny_generator(vocab_size=23, hidden_dim=hidden_dim).to(DEVICE)
+    model.end_token = end_token
+    results = []
+    for module in (None, triton_kernels):
+        use(module)
+        tokens = model.sample(4, 4, stream(1, "a"), temperature=1.3)
+        primed = model.sample(2, 4, stream(1, "b"), prefix=tokens[0, :3].cpu())
+        whole = completions(model, tokens, 2, stream(1, "c"))
+        with monkeypatch.context() as few:  # rows at a time
+            few.setitem(__import__("fast.categorical").categorical.DRAW_ELEMENTS, DEVICE.type, 5)
+            again = completions(model, tokens, 2, stream(1, "c"))
+        assert torch.equal(whole, again)
+        results.append((tokens, primed, whole))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "emb_dim", "shape"), [(3, 5, (7,)), (50, 70, (2, 35)), (1, 1, (2, 3)), (9, 2, (MOST_ROWS + 1,))]
+)
+def test_an_embeddings_gradient_is_that_of_torch(vocab_size, emb_dim, shape):
+    rng = torch.Generator().manual_seed(0)
+    weight, tokens = torch.randn(vocab_size, emb_dim, generator=rng).to(DEVICE), torch.randint(vocab_size, shape, generator=rng)
+    gradient, tokens, found = torch.randn(*shape, emb_dim, generator=rng).to(DEVICE), tokens.to(DEVICE), []
+    for function in (triton_kernels.embed, torch.nn.functional.embedding):
+        own = weight.clone().requires_grad_()
+        rows = function(tokens, own)
+        found.append([rows.detach(), *torch.autograd.grad(rows, own, gradient)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_updates_follow_those_of_torch(use, monkeypatch):
+    losses, calls = [], []
+    for name in ("embed", "largest_responses"):
+        function = getattr(triton_kernels, name)
+        monkeypatch.setattr(triton_kernels, name, lambda *given, name=name, run=function: calls.append(name) or run(*given))
+    for module in (None, triton_kernels):
+        use(module)
+        args = small_args(d_l2=0.2, d_keep_prob=1.0)
+        state, rng, values = make_state(args, DEVICE), torch.Generator().manual_seed(4), []
+        state.discriminator.train()
+        for _ in range(4):
+            tokens = torch.randint(args.vocab_size, (6, 5), generator=rng).to(DEVICE)
+            values += [discriminator_update(state, args, tokens, tokens[:, 0] % 2)[0], mle_update(state, args, tokens)[0]]
+        losses.append(torch.stack(values))
+    torch.testing.assert_close(*losses, rtol=1e-4, atol=1e-4)
+    assert calls == ["embed", "largest_responses", "embed"] * 4
+
+
+def test_scores_and_bf16_stay_with_torch(use, monkeypatch):
+    use(triton_kernels)
+    monkeypatch.setattr(triton_kernels, "largest_responses", None)
+    model = Discriminator(9, 4, [(2, 3)]).initialise(torch.Generator().manual_seed(2)).to(DEVICE)
+    tokens = torch.zeros(2, 5, dtype=torch.int64).to(DEVICE)
+    assert model.prob_real(tokens).isfinite().all()
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        model(tokens).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["largest_responses", "lstm_step", "embed", "TritonLayer"])
+def test_what_computes_wrongly_is_refused(name, monkeypatch):
+    right = getattr(triton_kernels, name)
+
+    def wrong(*given):
+        result = right(*given)
+        if name == "lstm_step":
+            given[2].add_(0.01)
+        if name != "TritonLayer":
+            return None if result is None else result + 0.01
+        result.bias += torch.arange(len(result.bias)).to(DEVICE) % 2
+        return result
+
+    monkeypatch.setattr(triton_kernels, name, wrong)
+    monkeypatch.setattr(triton_kernels, "CHECKED_ROWS", 10)
+    checks = {
+        "largest_responses": lambda d: triton_kernels.check_convolutions(wrong, 16, d),
+        "lstm_step": triton_kernels.check_step,
+    }
+    checks |= {"embed": triton_kernels.check_embedding, "TritonLayer": triton_kernels.check_draws}
+    with pytest.raises(RuntimeError, match="wrong"):
+        checks[name](DEVICE)
+
+
+@pytest.mark.parametrize("reason", ["is no GPU", "no Triton", "fails"])
+def test_triton_is_refused_where_it_can_not_compute(reason, monkeypatch):
+    def fails(device):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(triton_kernels, "check", fails)
+    if reason == "no Triton":
+        monkeypatch.setitem(__import__("sys").modules, "fast.triton_kernels", None)
+    device = torch.device("meta" if reason == "is no GPU" else "cuda")
+    native.load_for_gpu.cache_clear()
+    try:
+        with pytest.raises(UserError, match="--native_draws True: ") as refused:
+            native.set_up("True", device)
+        assert "\n" not in str(refused.value)
+    finally:
+        native.load_for_gpu.cache_clear()
+
+
+@needs_cuda
+@pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
+def test_on_cuda_graphs_of_triton_train_like_torch(changes):
+    results = []
+    for setting in ("False", "True"):
+        native.set_up(setting, DEVICE)
+        args = small_args(cuda_graphs=setting == "True", **changes)
+        state, data = make_state(args, DEVICE), make_data(args, DEVICE)
+        data.runner = state.runner
+        for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
+            for _ in range(EPOCHS):
+                epoch(state, data, args)
+        results.append(state)
+    assert isinstance(results[1].runner, GraphRunner) and results[1].runner.working
+    for model in ("generator", "policy", "discriminator"):
+        one, other = (weights(getattr(state, model)) for state in results)
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
