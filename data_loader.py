@@ -107,7 +107,12 @@ class OracleData(DataSet):
 
     def fresh(self, num: int) -> Tensor:
         """Sequences from the oracle, (num, T)."""
-        return sample_with_runner(self.oracle, num, self.seq_len, self.train_rng, self.runner, "samples of the oracle")
+        return self.fresh_batches(num, 1)
+
+    def fresh_batches(self, num: int, batches: int) -> Tensor:
+        """The same for several batches, drawn together."""
+        rng, name = self.train_rng, "samples of the oracle"
+        return sample_with_runner(self.oracle, num, self.seq_len, rng, self.runner, name, batches)
 
     def training_bleu(self) -> Bleu:
         """BLEU against the training set; where batches are drawn fresh, against as many sequences as the paper trains on."""

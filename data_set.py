@@ -170,6 +170,10 @@ class DataSet(abc.ABC):
     def fresh(self, num: int) -> Tensor:
         """Training sequences drawn anew, (num, T)."""
 
+    def fresh_batches(self, num: int, batches: int) -> Tensor:
+        """What `batches` calls of `fresh` give, (batches · num, T)."""
+        return torch.cat([self.fresh(num) for _ in range(batches)])
+
     def batches(self, batch_size: int) -> Iterator[Tensor]:
         """The (B, T) batches of one epoch of G: one fresh batch, or a pass over the fixed set without the partial batch."""
         if self.train is None:
@@ -180,10 +184,6 @@ class DataSet(abc.ABC):
             order = torch.randperm(len(self.train), generator=self.train_rng)
         for index in to_device(order, self.train.device).split(batch_size)[: len(order) // batch_size]:
             yield self.train[index]
-
-    def real(self, batch_size: int) -> Tensor:
-        """Real sequences for a d-step: the whole training set, or one fresh batch."""
-        return self.fresh(batch_size) if self.train is None else self.train
 
     def training_batch(self, num: int) -> Tensor:
         """Training sequences at random, (num, T): of the fixed set with replacement, or drawn fresh."""

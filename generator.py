@@ -248,10 +248,16 @@ class Generator(nn.Module):
         return sample_tokens(self, uniforms, temperature, prefix)
 
 
-def sample_with_runner(model: Generator, num: int, seq_len: int, rng: torch.Generator, runner: Runner, name: str) -> Tensor:
-    """What `model.sample(num, seq_len, rng)` gives, drawn by a runner, where `name` identifies the CUDA graph: (num, seq_len)."""
-    uniforms = sampling_numbers(num, seq_len, rng)[:, world.rows(num)]
-    return world.gather(runner.run(name, model.sample_from, to_device(uniforms, model.device)), num)
+def sample_with_runner(
+    model: Generator, num: int, seq_len: int, rng: torch.Generator, runner: Runner, name: str, batches: int = 1
+) -> Tensor:
+    """What `batches` calls of `model.sample(num, seq_len, rng)` give, drawn together by a runner: (batches · num, seq_len).
+
+    `name` identifies the CUDA graph.
+    """
+    numbers = torch.cat([sampling_numbers(num, seq_len, rng) for _ in range(batches)], dim=1)
+    own = numbers[:, world.rows(batches * num)]
+    return world.gather(runner.run(name, model.sample_from, to_device(own, model.device)), batches * num)
 
 
 def sampling_numbers(num: int, seq_len: int, rng: torch.Generator) -> Tensor:

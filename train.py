@@ -72,7 +72,7 @@ def mle_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs
 
 def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
     """One d-step; every `--eval_every` epochs and at the end D's scores of held-out real and freshly generated sequences."""
-    values = discriminator_training_scores([d_step(state, data, args)])  # lines 4 and 5
+    values = discriminator_training_scores(d_steps(state, data, args, 1))  # lines 4 and 5
     epoch = state.epochs_done["pretrain_d"] + 1
     if not args.evaluate or (epoch % args.eval_every and epoch != args.pretrain_d_epochs):
         return values
@@ -96,14 +96,14 @@ def adversarial_epoch(state: TrainState, data: DataSet, args: argparse.Namespace
             mle_steps.append(mle_step(state, args, data.training_batch(policy_batch(args))))
         else:
             g_steps.append(g_step(state, data, args))
-    num_d_steps = args.d_steps if trains_discriminator(args) else 0
-    d_steps = [d_step(state, data, args) for _ in range(num_d_steps)]  # lines 14 to 17
+    trains = args.d_steps and trains_discriminator(args)
+    losses = d_steps(state, data, args, args.d_steps) if trains else []  # lines 14 to 17
     update_rollout_policy(state.policy, state.generator, args.rollout_update_rate)  # line 18: β ← θ
     return {
         **(_policy_metrics(g_steps) if g_steps else {}),
         **({"loss": _mean([loss for loss, _ in mle_steps])} if mle_steps else {}),
         **state.count_updates("adversarial", [step[1] for step in (*g_steps, *mle_steps)], args.grad_clip),
-        **(discriminator_training_scores(d_steps) if d_steps else {}),
+        **(discriminator_training_scores(losses) if losses else {}),
         "tokens": len(g_steps) * drawn_tokens(args) + len(mle_steps) * policy_batch(args) * args.seq_len,
     }
 
@@ -130,20 +130,32 @@ def g_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> tuple[
     return loss, norm, (rewards * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
 
 
-def d_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> Tensor:
-    """Fresh negatives, then k passes over them and as many real sequences, in batches of B in random order.
+def d_steps(state: TrainState, data: DataSet, args: argparse.Namespace, number: int) -> list[Tensor]:
+    """`number` d-steps in a row, each with fresh negatives of the same G; returns what each `d_step` does.
 
-    With a fixed training set M is its size. Where data are drawn fresh, M = B, and a pass is one batch: B of the 2B sequences.
+    With a fixed training set M is its size. Where data are drawn fresh, M = B.
+    """
+    if data.train is not None:
+        sizes = (len(data.train), args.seq_len)
+        return [d_step(state, args, data.train, state.sample(*sizes, "negatives")) for _ in range(number)]  # lines 4 and 15
+    # Small batches are drawn together: that takes hardly longer than to draw one of them.
+    real = data.fresh_batches(args.batch_size, number).split(args.batch_size)
+    fake = state.sample(args.batch_size, args.seq_len, "negatives", number).split(args.batch_size)  # lines 4 and 15
+    return [d_step(state, args, *pair) for pair in zip(real, fake, strict=True)]
+
+
+def d_step(state: TrainState, args: argparse.Namespace, real: Tensor, fake: Tensor) -> Tensor:
+    """The k passes over real and generated sequences, (M, T) each, in batches of B in random order.
+
+    Where data are drawn fresh, a pass is one batch: B of the 2B sequences.
 
     Returns:
         Mean loss; real sequences classified correctly, real sequences; generated ones classified correctly, generated ones: (5,).
     """
-    real = data.real(args.batch_size)  # (M, T)
-    fake = state.sample(len(real), args.seq_len, "negatives")  # lines 4 and 15: (M, T)
     pool = torch.cat([real, fake])  # (2M, T)
     labels = torch.zeros(len(pool), dtype=torch.int64, device=pool.device)
     labels[: len(real)] = REAL
-    num_batches = 1 if data.train is None else len(pool) // args.batch_size
+    num_batches = len(pool) // args.batch_size if args.train_size else 1
     state.discriminator.train()
     if state.discriminator.dropout_rng is not state.streams["dropout"]:  # a GPU's stream can't be saved: seed it in each d-step
         state.discriminator.dropout_rng.manual_seed(int(torch.randint(2**62, (), generator=state.streams["dropout"])))

@@ -61,9 +61,9 @@ class TrainState:
         """Epochs of G, pre-training and adversarial: the axis of the evaluation curves, `step` in the logs."""
         return self.epochs_done["pretrain_g"] + self.epochs_done["adversarial"]
 
-    def sample(self, num: int, seq_len: int, stream_name: str) -> Tensor:
-        """Sequences of G drawn from one of the training's random streams, (num, seq_len)."""
-        return sample_with_runner(self.generator, num, seq_len, self.streams[stream_name], self.runner, "samples of G")
+    def sample(self, num: int, seq_len: int, stream_name: str, batches: int = 1) -> Tensor:
+        """Sequences of G drawn from one of the training's random streams, (batches · num, seq_len); see `sample_with_runner`."""
+        return sample_with_runner(self.generator, num, seq_len, self.streams[stream_name], self.runner, "samples of G", batches)
 
     def count_updates(self, phase: str, norms: Sequence[Tensor], grad_clip: float) -> dict[str, float]:
         """Count updates of G by their gradient norms before clipping.

@@ -23,7 +23,7 @@ from fast.completions import completions
 from helpers.small_runs import small_run
 from support import threads, world
 from rewards import REWARDS
-from train import d_step, mle_step
+from train import d_steps, mle_step
 from updates import policy_update
 threads.set_up(1)
 digest = lambda tensor: hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
@@ -45,7 +45,7 @@ with world.one_report(), world.join(torch.device("cpu"), 30):
             tokens = state.sample(args.batch_size, args.seq_len, "policy samples")
             rewards = REWARDS["discriminator"].values(tokens, state, data, args)
             numbers += [x.item() for x in policy_update(state, args, tokens, rewards)]
-            numbers += [x.item() for x in d_step(state, data, args)]
+            numbers += [x.item() for x in d_steps(state, data, args, 1)[0]]
         found["numbers"] = numbers
         print(json.dumps(found))
 """

@@ -1,5 +1,6 @@
 """Algorithm 1: what each phase does, and what it may not touch."""
 
+import pytest
 import torch
 from helpers.small_runs import small_run, weights
 
@@ -82,7 +83,7 @@ def test_without_shuffling_the_batches_are_those_of_the_authors_code(monkeypatch
 
     monkeypatch.setattr(train, "discriminator_update", spy)
     for _ in range(2):
-        train.d_step(state, data, args)
+        train.d_steps(state, data, args, 1)
     first, second, third, fourth = torch.cat(seen).chunk(4)
     assert torch.equal(first, second) and torch.equal(third, fourth)  # the passes of one d-step
     assert not torch.equal(first, third)
@@ -94,16 +95,27 @@ def test_a_d_step_takes_k_passes_over_fresh_negatives(monkeypatch):
     seen = []
     original = updates.discriminator_update
     monkeypatch.setattr(train, "discriminator_update", lambda s, a, *batch: seen.append(batch) or original(s, a, *batch))
-    train.d_step(state, data, args)
+    train.d_steps(state, data, args, 1)
     assert len(seen) == 2 * (40 // 6)
     real_rows = set(map(tuple, data.train.tolist()))
     for tokens, labels in seen:
         assert all(tuple(row) in real_rows for row in tokens[labels == 1].tolist())
     negatives = set(map(tuple, torch.cat([t[y == 0] for t, y in seen]).tolist()))
     seen.clear()
-    train.d_step(state, data, args)
+    train.d_steps(state, data, args, 1)
     assert set(map(tuple, torch.cat([t[y == 0] for t, y in seen]).tolist())) != negatives
     assert state.discriminator.training
+
+
+@pytest.mark.parametrize("changes", [{}, dict(train_size=20)], ids=["fresh batches", "fixed set"])
+def test_d_steps_in_a_row_are_those_taken_one_by_one(changes):
+    """Batches that are drawn together are the same sequences."""
+    results = []
+    for numbers in ([3], [1, 1, 1]):
+        state, data, args = small_run(**changes)
+        losses = [losses for number in numbers for losses in train.d_steps(state, data, args, number)]
+        results.append((weights(state.discriminator), torch.stack(losses), data.fresh(2), state.sample(2, 5, "negatives")))
+    assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_pre_training_learns_the_oracle():

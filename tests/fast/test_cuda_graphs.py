@@ -53,17 +53,17 @@ def test_dropout_masks_of_a_gpu_follow_from_the_saved_stream(monkeypatch):
     args = small_args(train_size=20)
     data = make_data(args, torch.device("cpu"))
     state = make_state(args, torch.device("cpu"))
-    train.d_step(state, data, args)
+    train.d_steps(state, data, args, 1)
     resumed = make_state(args, torch.device("cpu"))
     resumed.load_state_dict(copy.deepcopy(state.state_dict()))
     for one in (state, resumed):
-        train.d_step(one, data, args)
+        train.d_steps(one, data, args, 1)
     assert torch.equal(weights(state.discriminator), weights(resumed.discriminator))
     other = make_state(args, torch.device("cpu"))
     other.load_state_dict(copy.deepcopy(state.state_dict()))
     other.streams["dropout"].manual_seed(99)
     for one in (state, other):
-        train.d_step(one, data, args)
+        train.d_steps(one, data, args, 1)
     assert not torch.equal(weights(state.discriminator), weights(other.discriminator))
 
 
