@@ -165,8 +165,8 @@ def train_together(trainer: Trainer, checkpoint: dict[str, Any], versions: dict[
 def train(launch: Launch, device: torch.device) -> int:
     """Train in folders that are ready; returns the exit status (130 where Ctrl-C ended it)."""
     args, log_dir, eval_log_dir = launch.args, Path(launch.args.log_dir), Path(launch.args.eval_log_dir)
-    if is_first():
-        print(memory.summary(args, torch.get_num_threads(), on_cpu(device)), flush=True)
+    if is_first() and on_cpu(device):  # what a GPU needs is not computed
+        print(memory.summary(args, torch.get_num_threads()), flush=True)
     state = make_state(args, device)
     data = make(launch, state, device)
     if args.save_oracle is not None and is_first():

@@ -56,15 +56,15 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
     return needed
 
 
-def summary(args: argparse.Namespace, threads: int, on_cpu: bool) -> str:
-    """One line for the start of a run."""
+def summary(args: argparse.Namespace, threads: int) -> str:
+    """One line for the start of a run on a CPU."""
     needed = needed_bytes(args, threads)
     total = PROCESS + sum(needed.values())
     largest = max(needed, key=lambda name: needed[name])
     text = f"needs about {total / 2**30:.1f} GiB of memory"
     if needed[largest] > PROCESS:
         text += f" (most of it: {largest}, {needed[largest] / 2**30:.1f} GiB)"
-    if on_cpu and total > (there := machine_bytes()):
+    if total > (there := machine_bytes()):
         text += f"; this machine has {there / 2**30:.1f} GiB"
     return text
 

@@ -21,6 +21,7 @@ import sample
 import train_state
 from fast import categorical
 from fast.cuda_graphs import PLAIN_RUNNER
+from support.errors import UserError
 
 
 @pytest.fixture
@@ -127,3 +128,9 @@ def test_the_benchmarks_mix_no_devices(device, monkeypatch):
         part.fast()
         part.plain()
         assert benchmarks.products_seconds(part, device) > 0
+
+
+def test_no_memory_is_promised_that_is_not_the_cpus(device, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(main, "make_state", lambda *_: (_ for _ in ()).throw(UserError("no state")))
+    assert run(*folders(tmp_path)) == 2
+    assert "needs about" not in capsys.readouterr().out

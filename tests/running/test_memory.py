@@ -49,10 +49,9 @@ def test_a_run_needs_about_what_it_says(tmp_path, sizes):
 def test_a_machine_with_too_little_memory_is_named(monkeypatch):
     args = argparse.Namespace(**{**preset_settings("default"), "vocab_size": 100_000, "seq_len": 200})
     monkeypatch.setattr(memory, "machine_bytes", lambda: 2**29)
-    assert "this machine has 0.5 GiB" in memory.summary(args, 4, on_cpu=True)
-    assert "this machine" not in memory.summary(args, 4, on_cpu=False)
+    assert "this machine has 0.5 GiB" in memory.summary(args, 4)
     monkeypatch.setattr(memory, "machine_bytes", lambda: 2**40)
-    assert "this machine" not in memory.summary(args, 4, on_cpu=True)
+    assert "this machine" not in memory.summary(args, 4)
 
 
 def test_what_a_run_needs_is_said_before_anything_is_drawn(monkeypatch, capsys):
