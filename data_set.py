@@ -185,6 +185,10 @@ class DataSet(abc.ABC):
         for index in to_device(order, self.train.device).split(batch_size)[: len(order) // batch_size]:
             yield self.train[index]
 
+    def real(self, num: int) -> Tensor:
+        """Real sequences: the whole training set, or as many drawn anew, (num, T)."""
+        return self.fresh(num) if self.train is None else self.train
+
     def training_batch(self, num: int) -> Tensor:
         """Training sequences at random, (num, T): of the fixed set with replacement, or drawn fresh."""
         if self.train is None:

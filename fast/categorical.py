@@ -43,7 +43,7 @@ def block_sizes(vocab_size: int) -> tuple[int, int]:
     return block_size, math.ceil(vocab_size / block_size)
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache  # a recorded CUDA graph reads it where it is
 def token_order(vocab_size: int, device: torch.device) -> Tensor:
     """The tokens block by block, (V,), which is their order in the cumulative distribution."""
     block_size, num_blocks = block_sizes(vocab_size)
@@ -93,7 +93,7 @@ class SoftmaxSampler:
         self.layer: Any  # an OutputLayer, a NativeLayer or a TritonLayer
         if kernel is not None:
             self.layer = NativeLayer(kernel, weight, bias, temperature, token_order(vocab_size, weight.device))
-        elif gpu is not None and weight.shape[1] <= gpu.MOST_HIDDEN:
+        elif gpu is not None and vocab_size <= gpu.MOST_TOKENS and weight.shape[1] <= gpu.MOST_HIDDEN:
             self.layer = gpu.TritonLayer(weight, bias, temperature, token_order(vocab_size, weight.device))
             self.max_rows = min(MAX_ROWS[device], max(1, DRAW_ELEMENTS[device] // self.layer.groups))
         else:

@@ -53,8 +53,8 @@ def set_up(setting: str, device: torch.device) -> None:
     """Choose what draws and trains from now on, for all threads.
 
     Args:
-        setting: of --native_draws; "auto" takes the kernel on a CPU where it can be used, "False" torch, "True" the kernel or,
-            on a GPU, Triton.
+        setting: of --native_draws; "auto" takes the kernel, on a GPU Triton, where it can be used, "False" torch, "True" the
+            kernel or Triton.
         device: where tokens will be drawn.
 
     Raises:
@@ -65,12 +65,7 @@ def set_up(setting: str, device: torch.device) -> None:
     if setting == "False":
         return
     try:
-        if on_cpu(device):
-            _choice = Choice(*load())
-        elif setting == "True":
-            _choice = Choice(None, *load_for_gpu(device))
-        else:  # how fast Triton is here in its present version, nobody has measured on a GPU
-            raise RuntimeError("Triton only with --native_draws True")
+        _choice = Choice(*load()) if on_cpu(device) else Choice(None, *load_for_gpu(device))
     except Exception as error:  # whatever the compiler, the file system or the loader raises: torch can draw
         reason = one_line(str(error))
         if setting == "True":

@@ -18,6 +18,7 @@ from torch import Tensor
 from fast.triton_split import parts, product, split
 
 MOST_HIDDEN = 64  # units; the weights of more would not fit into the registers
+MOST_TOKENS = 2**18  # the sums of more groups would not fit either
 ROWS, COLUMNS = 64, 64  # of a tile of logits: rows and tokens
 STEP_ROWS = 16  # of a tile of LSTM steps
 PROGRAMS = 600  # of one launch, about: a few for each multiprocessor of a large GPU
@@ -100,7 +101,7 @@ def _group_sums(
         logits = product(high, low, factors, factors_low, tl.zeros((ROWS, COLUMNS), tl.float32))
         logits += tl.load(bias + token, mask=known, other=float("-inf"))[None, :]
         top = tl.max(logits, axis=1)
-        total = tl.sum(tl.exp(logits - top[:, None]), axis=1)
+        total = tl.where(top == float("-inf"), 0.0, tl.sum(tl.exp(logits - top[:, None]), axis=1))
         tl.store(largest + there * groups + group, top, mask=row < num)
         tl.store(sums + there * groups + group, total, mask=row < num)
 
@@ -113,7 +114,7 @@ def _choose(
     number = tl.program_id(0).to(tl.int64)
     row = number // draws
     group, column, unit = tl.arange(0, GROUPS), tl.arange(0, COLUMNS), tl.arange(0, HIDDEN)
-    below_one = 0.9999999999999998  # so that rounding can't reach the total
+    below_one = tl.full((), 0.9999999999999998, tl.float64)  # so that rounding can't reach the total; a plain number is float32
     tops = tl.load(largest + row * groups + group, mask=group < groups, other=float("-inf"))
     parts = tl.load(sums + row * groups + group, mask=group < groups, other=0.0)
     parts = (parts * tl.exp(tops - tl.max(tops, axis=0))).to(tl.float64)

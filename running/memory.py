@@ -1,13 +1,15 @@
 """How much memory a run will need, computed from its sizes before it starts.
 
 The parts that grow with the sizes are computed: weights with their gradients and Adam's two moments, data, the buffers of the
-roll-outs and of the scoring, and evaluation. The memory of a process with torch and no model is one measured number.
+roll-outs and of the scoring, and evaluation. The memory of a process with torch and no model is a measured number.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+
+import torch
 
 from data_sources import SOURCES
 from discriminator import scoring_rows
@@ -19,7 +21,8 @@ from metrics import SEQUENCES_AT_ONCE, SEQUENCES_OF_A_THREAD
 from train_state import policy_batch
 
 FLOAT, WHOLE = 4, 8  # bytes of a float32; of an int64 or a float64
-PROCESS = 320 * 2**20  # Python, torch and TensorBoard, before any model
+# Python, torch and TensorBoard, before any model; a build for CUDA loads its libraries also where it computes on the CPU
+PROCESS = (320 if torch.version.cuda is None else 580) * 2**20
 
 
 def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:

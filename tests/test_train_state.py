@@ -50,7 +50,7 @@ def test_each_purpose_draws_from_a_random_stream_of_its_own():
         return {name for name, rng in state.streams.items() if not torch.equal(rng.get_state(), before[name])}
 
     assert drawn_from(train.g_step) == {"policy samples", "rollouts"}
-    assert drawn_from(train.d_step) == {"negatives", "shuffle", "dropout"}
+    assert drawn_from(lambda *given: train.d_steps(*given, 2)) == {"negatives", "shuffle", "dropout"}
     assert drawn_from(train.pretrain_g_epoch) == set()
 
 

@@ -22,6 +22,8 @@ def draws(request):
     return request.param
 
 
-@pytest.fixture(autouse=True)
-def _commands_take_the_cpu():
-    """No command runs here, and what is tested on a GPU needs it: this replaces the fixture of tests/conftest.py."""
+@pytest.fixture
+def use(monkeypatch):
+    """Chooses torch (None) or Triton for what follows, as on a GPU."""
+    monkeypatch.setattr("support.threads.CPU_TYPES", ())
+    return lambda module: monkeypatch.setattr(native, "_choice", native.Choice(None, "as a test says", module))
