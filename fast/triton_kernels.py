@@ -14,6 +14,7 @@ __all__ = ["MOST_HIDDEN", "MOST_TOKENS", "TritonLayer", "check", "embed", "large
 
 
 CHECKED_ROWS = 250  # with draws
+TF32_CAPABILITY = (8, 0)  # compute capability; without tensor cores for TF32 the kernels would be far slower than torch
 
 
 def words() -> str:
@@ -23,6 +24,8 @@ def words() -> str:
 
 def check(device: torch.device) -> None:
     """Hold everything to torch in float64; raises RuntimeError where it differs by more than rounding, or what Triton raises."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
+        raise RuntimeError(f"{torch.cuda.get_device_name(device)} has no tensor cores for TF32")
     check_convolutions(largest_responses, 16, device)
     check_draws(device)
     check_step(device)

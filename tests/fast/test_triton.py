@@ -219,6 +219,13 @@ def test_triton_is_refused_where_it_can_not_compute(reason, monkeypatch):
         native.load_for_gpu.cache_clear()
 
 
+def test_a_gpu_without_tf32_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    with pytest.raises(RuntimeError, match="Old GPU has no tensor cores"):
+        triton_kernels.check(torch.device("cuda"))
+
+
 @needs_cuda
 @pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
 def test_on_cuda_graphs_of_triton_train_like_torch(changes):
