@@ -19,6 +19,7 @@ from helpers.triton_interpreter import interpreter_works
 
 from fast import triton_kernels
 from fast.triton_embedding import MOST_ROWS
+from fast.triton_split import split
 
 if not torch.cuda.is_available() and not interpreter_works():
     pytest.skip("needs a version of Triton whose interpreter knows this NumPy", allow_module_level=True)
@@ -69,6 +70,17 @@ def test_convolutions_and_gradients_are_those_of_float64(batch, length, emb_dim,
     expected = values_and_gradients(exact, embedded, filters, gradient, torch.float64)
     for tensor, other in zip(found, expected, strict=True):
         torch.testing.assert_close(tensor.double(), other, rtol=1e-5, atol=1e-5 * (1 + other.abs().max().item()))
+
+
+def test_a_number_is_the_sum_of_two_of_tf32():
+    numbers = torch.randn(5000, generator=torch.Generator().manual_seed(0)).to(DEVICE) * 10.0 ** torch.arange(-5, 5).repeat(500).to(
+        DEVICE
+    )
+    high, low = split(numbers)
+    for part in (high, low):
+        assert not (part.view(torch.int32) & 0x1FFF).any()  # 13 bits that TF32 does not keep
+    assert (low.abs() <= 2.0**-11 * high.abs()).all()  # rounded to the nearest
+    assert ((numbers.double() - high.double() - low.double()).abs() <= 2.0**-22 * numbers.double().abs()).all()
 
 
 def test_tf32_is_near():
