@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from helpers.convolutions import exact, values_and_gradients
 
 from discriminator import Discriminator
 from fast import convolution, kernel_checks, native
@@ -20,31 +21,12 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 
 
-def exact(embedded, filters):
-    """The same in float64, with loops over windows."""
-    columns = []
-    for width, weights, biases in filters:
-        windows = embedded.shape[1] - width + 1
-        # a filter's weights are (E, w), a window's inputs (w, E)
-        parts = [embedded[:, p : p + width].transpose(1, 2).flatten(1) @ weights.t() + biases for p in range(windows)]
-        columns.append(torch.stack(parts).amax(dim=0))
-    return torch.cat(columns, dim=1).relu()
-
-
 def make(batch, length, emb_dim, kinds, seed=0):
     rng = torch.Generator().manual_seed(seed)
     embedded = torch.randn(batch, length, emb_dim, generator=rng)
     return embedded, [
         (width, torch.randn(number, emb_dim * width, generator=rng), torch.randn(number, generator=rng)) for width, number in kinds
     ]
-
-
-def values_and_gradients(function, embedded, filters, gradient, dtype):
-    embedded = embedded.to(dtype).requires_grad_()
-    kinds = [(width, weights.to(dtype).requires_grad_(), biases.to(dtype).requires_grad_()) for width, weights, biases in filters]
-    features = function(embedded, kinds)
-    inputs = [embedded, *(tensor for _, *tensors in kinds for tensor in tensors)]
-    return [features.detach(), *torch.autograd.grad(features, inputs, gradient.to(dtype))]
 
 
 def compiled(embedded, filters):

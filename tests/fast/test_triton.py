@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.convolutions import exact, values_and_gradients
 from helpers.small_runs import EPOCHS, SETTINGS, small_args, weights
 
 import train
@@ -32,24 +33,6 @@ needs_cuda = pytest.mark.skipif(not ON_GPU, reason="needs CUDA")
 
 def filters_of(kinds, emb_dim, rng):
     return [(w, torch.randn(f, emb_dim * w, generator=rng).to(DEVICE), torch.randn(f, generator=rng).to(DEVICE)) for w, f in kinds]
-
-
-def exact(embedded, filters):
-    """Largest responses with loops over windows."""
-    columns = []
-    for width, taps, biases in filters:
-        windows = range(embedded.shape[1] - width + 1)
-        parts = [embedded[:, p : p + width].transpose(1, 2).flatten(1) @ taps.t() + biases for p in windows]
-        columns.append(torch.stack(parts).amax(dim=0))
-    return torch.cat(columns, dim=1).relu()
-
-
-def values_and_gradients(function, embedded, filters, gradient, dtype):
-    embedded = embedded.to(dtype).requires_grad_()
-    kinds = [(width, taps.to(dtype).requires_grad_(), biases.to(dtype).requires_grad_()) for width, taps, biases in filters]
-    features = function(embedded, kinds)
-    inputs = [embedded, *(tensor for _, *tensors in kinds for tensor in tensors)]
-    return [features.detach(), *torch.autograd.grad(features, inputs, gradient.to(dtype))]
 
 
 SIZES = [
