@@ -4,7 +4,7 @@ import torch
 
 
 def exact(embedded, filters):
-    """The same in float64, with loops over windows."""
+    """ReLU of the largest responses with their biases, with loops over windows: (B, T, E) -> (B, F)."""
     columns = []
     for width, weights, biases in filters:
         windows = embedded.shape[1] - width + 1
