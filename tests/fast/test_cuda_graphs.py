@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from helpers.small_runs import EPOCHS, SETTINGS, StateTape, small_args, trained, weights
+from helpers.small_runs import SETTINGS, StateTape, small_args, train_all_phases, trained, weights
 from helpers.tape import TapeRecorder
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,11 +38,7 @@ def test_the_gpus_code_trains_like_the_cpus_up_to_rounding(monkeypatch):
     """Without dropout, whose masks a GPU draws itself."""
     gpu, _ = trained(None, monkeypatch, d_keep_prob=1.0)
     monkeypatch.undo()
-    args = small_args(d_keep_prob=1.0)
-    cpu, data = make_state(args, torch.device("cpu")), make_data(args, torch.device("cpu"))
-    for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
-        for _ in range(EPOCHS):
-            epoch(cpu, data, args)
+    cpu = train_all_phases("cpu", d_keep_prob=1.0)
     for model in ("generator", "discriminator"):
         torch.testing.assert_close(weights(getattr(gpu, model)), weights(getattr(cpu, model)), atol=1e-4, rtol=1e-3)
 
@@ -150,16 +146,7 @@ def test_a_move_to_the_cpu_copies_nothing_on_the_cpu():
 @needs_cuda
 @pytest.mark.parametrize("changes", SETTINGS.values(), ids=SETTINGS)
 def test_cuda_graphs_train_like_direct_calls(changes, capsys):
-    device = torch.device("cuda")
-    results = []
-    for graphs in (False, True):
-        args = small_args(cuda_graphs=graphs, **changes)
-        state, data = make_state(args, device), make_data(args, device)
-        data.runner = state.runner
-        for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
-            for _ in range(EPOCHS):
-                epoch(state, data, args)
-        results.append(state)
+    results = [train_all_phases("cuda", cuda_graphs=graphs, **changes) for graphs in (False, True)]
     assert isinstance(results[1].runner, GraphRunner) and results[1].runner.working, capsys.readouterr().err
     assert all(recording.replay is not None for recording in results[1].runner.recordings.values())
     for model in ("generator", "policy", "discriminator"):

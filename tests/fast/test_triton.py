@@ -3,10 +3,8 @@
 import pytest
 import torch
 from helpers.convolutions import exact, values_and_gradients
-from helpers.small_runs import EPOCHS, SETTINGS, small_args, weights
+from helpers.small_runs import SETTINGS, small_args, train_all_phases, weights
 
-import train
-from data_loader import make_data
 from discriminator import Discriminator
 from fast import native
 from fast.cuda_graphs import GraphRunner
@@ -227,13 +225,7 @@ def test_on_cuda_graphs_of_triton_train_like_torch(changes):
     results = []
     for setting in ("False", "True"):
         native.set_up(setting, DEVICE)
-        args = small_args(cuda_graphs=setting == "True", **changes)
-        state, data = make_state(args, DEVICE), make_data(args, DEVICE)
-        data.runner = state.runner
-        for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
-            for _ in range(EPOCHS):
-                epoch(state, data, args)
-        results.append(state)
+        results.append(train_all_phases(DEVICE, cuda_graphs=setting == "True", **changes))
     assert isinstance(results[1].runner, GraphRunner) and results[1].runner.working
     for model in ("generator", "policy", "discriminator"):
         one, other = (weights(getattr(state, model)) for state in results)

@@ -46,6 +46,17 @@ def gradient(model):
 EPOCHS = 6  # more than the warm-up
 
 
+def train_all_phases(device, **changes):
+    """State after some epochs of each phase of a small run on a device."""
+    args = small_args(**changes)
+    state, data = make_state(args, torch.device(device)), make_data(args, torch.device(device))
+    data.runner = state.runner
+    for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
+        for _ in range(EPOCHS):
+            epoch(state, data, args)
+    return state
+
+
 def optimiser_tensors(state):
     return [t for o in state.optimizers.values() for values in o.state.values() for t in values.values()]
 
