@@ -3,8 +3,9 @@
 A data set gives training batches, real sequences for D, held-out sequences, what to measure on generated ones, and the form in
 which tokens are shown, written and read.
 
-In the life of a run: `read_files` reads what decides settings; the constructor draws or reads the data; training asks for `batches`
-and `real`; each evaluation calls `measure`; `state_dict` goes into checkpoints. sample.py needs only `form_of`.
+In the life of a run: `read_files` reads what decides settings; the constructor draws or reads the data; training asks for
+`batches`, for D also for `fresh_batches`, judges for `training_batch`; each evaluation calls `measure`; `state_dict` goes into
+checkpoints. sample.py needs only `form_of`.
 
 Every sequence is int64 tokens (B, T). Training and held-out sequences never mix.
 """

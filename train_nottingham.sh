@@ -16,6 +16,7 @@ data=$project/data
 folder=$data/Nottingham
 
 # Whether a switch is on: switched NAME DEFAULT FLAGS. As main.py reads it, a value may follow, after = or as a word of its own.
+# Answers yes, no or auto.
 switched() {
   local name=$1 value=$2 before='' flag
   shift 2
@@ -23,6 +24,7 @@ switched() {
     if [ "$before" = "$name" ] && [ "${flag#--}" = "$flag" ]; then flag=$name=$flag; fi
     case "$flag" in
       "$name"=[Ff][Aa][Ll][Ss][Ee] | "$name"=[Nn][Oo] | "$name"=0) value=no ;;
+      "$name"=[Aa][Uu][Tt][Oo]) value=auto ;;
       "$name" | "$name"=*) value=yes ;;
     esac
     before=$flag
@@ -36,6 +38,7 @@ fail() {
 }
 
 resume=$(switched --resume no "$@")
+[ "$resume" != auto ] || resume=no # the same flags start the run and go on with it
 own_data=$resume
 other_run=$resume # whether the settings of another run say where the tunes are
 [ "$(switched --is_train yes "$@")" = yes ] || other_run=yes
@@ -72,12 +75,10 @@ FETCH
 fi
 
 [ "$resume" = no ] || exec "$PYTHON" "$project/main.py" "$@"
-# Later flags win, so that a flag of the user's replaces one of these. The preset `tuned` has epochs of its own.
+# Later flags win, so that a flag of the user's replaces one of these. A preset of the user's has epochs of its own.
 epochs=(--pretrain_g_epochs 500 --total_epochs 500)
-before=''
 for flag in "$@"; do
-  if [ "$flag" = --preset=tuned ] || { [ "$before" = --preset ] && [ "$flag" = tuned ]; }; then epochs=(); fi
-  before=$flag
+  case "$flag" in --preset | --preset=*) epochs=() ;; esac
 done
 set -- --dataset Nottingham ${epochs[@]+"${epochs[@]}"} "$@"
 if [ "$data" != data ] && [ "$own_data" = no ] && [ "$other_run" = no ]; then set -- --data_dir "$folder" "$@"; fi

@@ -30,6 +30,7 @@ from running.flags import preset_settings
 from support import world
 from support.command_line import Parser, whole
 from support.device import choose_device, describe_device
+from support.errors import exit_with_one_line
 from support.threads import set_up
 from support.torchrun import is_first
 from train import adversarial_epoch, pretrain_d_epoch
@@ -69,6 +70,7 @@ def measure(preset: str, rounds: int, device: torch.device) -> str:
     return f"| `{preset}` | {world.size()} | {threads} | {statistics.median(seconds):.3f} s | {exchanges} | {share:.0%} |"
 
 
+@exit_with_one_line
 def main() -> int:
     """The command; returns the exit status."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -41,6 +41,7 @@ from rewards import discriminator_values
 from running.flags import BY_NAME, preset_settings
 from support.command_line import Parser, boolean, whole
 from support.device import choose_device, describe_device
+from support.errors import exit_with_one_line
 from support.files import write_json
 from support.random_streams import stream
 from support.threads import run_all, set_up
@@ -256,6 +257,7 @@ def measure(name: str, setting: Setting, repeats: int) -> dict[str, float | str]
     }
 
 
+@exit_with_one_line
 def main() -> int:
     """The command."""
     parser = Parser(description=__doc__.splitlines()[0])

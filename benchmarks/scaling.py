@@ -31,6 +31,7 @@ from running.flags import preset_settings
 from running.memory import PROCESS, needed_bytes
 from support.command_line import Parser, whole
 from support.device import choose_device, describe_device
+from support.errors import exit_with_one_line
 from support.random_streams import stream
 from support.threads import set_up
 from train_state import make_state
@@ -79,6 +80,7 @@ def slope(x: list[float], y: list[float]) -> float:
     return sum((i - mean_a) * (j - mean_b) for i, j in zip(a, b, strict=True)) / sum((i - mean_a) ** 2 for i in a)
 
 
+@exit_with_one_line
 def main() -> int:
     """The command."""
     parser = Parser(description=__doc__.splitlines()[0])

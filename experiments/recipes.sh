@@ -6,7 +6,7 @@
 #   bash experiments/recipes.sh text lines.txt
 # `oracle` draws fresh batches, `fixed` trains on 10,000 sequences as the paper does. FAITHFUL="" leaves out the rows of the faithful
 # recipe, JUDGES=4 says how many judges. Run it again to go on where it was interrupted. The environment and the flags are
-# explained in rows.sh; --smoke is not known here.
+# explained in rows.sh; there is no --smoke here.
 set -euo pipefail
 kind=${1:?usage: recipes.sh music|oracle|fixed|text [FILE] [FLAGS...]}
 shift
@@ -24,6 +24,10 @@ case "$kind" in
 esac
 experiment=recipes-$kind
 . "$scripts/rows.sh"
+if [ "$preset" = smoke ]; then
+  echo "error: --smoke: recipes.sh has no small rows" >&2
+  exit 2
+fi
 judges=${JUDGES:-4}
 mle=(--pretrain_g_epochs 1000 --total_epochs 0)
 seqgan=(--total_epochs 50 --eval_every 5)

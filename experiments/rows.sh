@@ -71,6 +71,21 @@ train_planned() {
     --preset "$preset" "${data[@]}" "${planned[@]}"
 }
 
+# make_lines SOURCE COMMAND...: the file $lines, made by a Python command, or as it is where it was made from the same source before.
+make_lines() {
+  local source=$1
+  shift
+  if [ -f "$lines" ]; then
+    if [ -f "$lines.source" ] && [ "$(cat "$lines.source")" != "$source" ]; then
+      echo "error: $lines was made from $(cat "$lines.source"), not from $source: give another RUNS=FOLDER" >&2
+      exit 2
+    fi
+    return
+  fi
+  echo "$source" >"$lines.source"
+  "$PYTHON" "$@" --out "$lines"
+}
+
 # text_table TABLE: the rows of a table on text, all from the MLE run of their seed, and the table beside the paper's.
 text_table() {
   if [ "$preset" = paper ]; then

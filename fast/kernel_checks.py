@@ -12,6 +12,8 @@ from fast.convolution import largest_responses
 from fast.kernel import Kernel, NativeLayer, NativeLstm
 from fast.lstm import hidden_states
 
+KERNEL = "the compiled kernel"
+
 
 def check(kernel: Kernel) -> None:
     """All checks; raises RuntimeError where one fails."""
@@ -36,12 +38,12 @@ def check_draws(kernel: Kernel) -> None:
             raise RuntimeError("sums of the compiled kernel are wrong")
 
 
-def compare_draws(drawn: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, uniforms: Tensor) -> None:
+def compare_draws(drawn: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, uniforms: Tensor, maker: str = KERNEL) -> None:
     """Raises RuntimeError where draws, (M, K), are not those of the float64 softmax, a few at the boundaries aside."""
     totals = (rows.double() @ weight.double().t() + bias.double()).softmax(dim=1).cumsum(dim=1)
     exact = torch.searchsorted(totals, uniforms * totals[:, -1:], right=True)
     if (differ := (drawn != exact).sum().item()) > 5:
-        raise RuntimeError(f"{differ} of {drawn.numel()} draws of the compiled kernel are wrong")
+        raise RuntimeError(f"{differ} of {drawn.numel()} draws of {maker} are wrong")
 
 
 def check_sequences(kernel: Kernel) -> None:
@@ -66,7 +68,7 @@ def check_sequences(kernel: Kernel) -> None:
         raise RuntimeError(f"sequences of the compiled kernel are wrong ({wrong} of {tokens.numel()} draws)")
 
 
-def check_convolutions(convolve: Callable[[Tensor, list], Tensor], emb_dim: int, device: torch.device) -> None:
+def check_convolutions(convolve: Callable[[Tensor, list], Tensor], emb_dim: int, device: torch.device, maker: str = KERNEL) -> None:
     """Hold convolutions and their gradients to torch in float64; raises RuntimeError where they differ by more than rounding."""
     rng, sizes = torch.Generator().manual_seed(0), ((1, 40), (4, 70))
     embedded = torch.randn(7, 9, emb_dim, generator=rng)  # (B, T, E)
@@ -85,7 +87,7 @@ def check_convolutions(convolve: Callable[[Tensor, list], Tensor], emb_dim: int,
                 features = torch.cat(parts, dim=1).relu()
         results.append([features.detach(), *torch.autograd.grad(features, inputs, gradient.to(dtype))])
     if not all(torch.allclose(fast.double(), exact, atol=1e-4) for fast, exact in zip(*results, strict=True)):
-        raise RuntimeError("convolutions of the compiled kernel are wrong")
+        raise RuntimeError(f"convolutions of {maker} are wrong")
 
 
 def check_cross_entropy(kernel: Kernel) -> None:

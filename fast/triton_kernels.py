@@ -26,7 +26,7 @@ def check(device: torch.device) -> None:
     """Hold everything to torch in float64; raises RuntimeError where it differs by more than rounding, or what Triton raises."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < TF32_CAPABILITY:
         raise RuntimeError(f"{torch.cuda.get_device_name(device)} has no tensor cores for TF32")
-    check_convolutions(largest_responses, 16, device)
+    check_convolutions(largest_responses, 16, device, "Triton")
     check_draws(device)
     check_step(device)
     check_embedding(device)
@@ -41,7 +41,7 @@ def check_draws(device: torch.device) -> None:
         uniforms = torch.rand(CHECKED_ROWS, 4, dtype=torch.float64, generator=rng)
         rows, weight, bias, uniforms = (tensor.to(device) for tensor in (rows, weight, bias, uniforms))
         drawn = TritonLayer(weight, bias, 1.0, torch.arange(vocab_size, device=device)).draw(rows, uniforms)
-        compare_draws(drawn, rows, weight, bias, uniforms)
+        compare_draws(drawn, rows, weight, bias, uniforms, "Triton")
 
 
 def check_step(device: torch.device) -> None:

@@ -3,7 +3,8 @@
 x is high + low, each rounded to the 11 bits that TF32 keeps, with a relative error of about 2^-23. Three products, high·high +
 high·low + low·high, are then as exact as one of float32 numbers, and several times faster on GPUs with tensor cores. These cut off
 what they add to a large sum, so that a product is summed from 0 and added to the total outside of them: on an H200 the largest
-error of D's features at the paper's sizes is then 3.5e-6, by torch in float32 4.5e-6, and was 1.2e-4 with one sum for everything.
+error of D's features at the paper's sizes is then 3.5e-6, by torch in float32 4.5e-6, and with one sum for everything it would be
+1.2e-4.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """A collection of tunes: MIDI files in a folder or a zip, parsed once, split into train, valid and test.
 
-A folder with subfolders train, valid and test keeps that split, and must then have all three; any other is split by file, seeded.
+A folder with subfolders train, valid and test keeps that split, and must then have all three; any other is split by file, seeded,
+so that files with the same notes stay together.
 Broken files among good ones, and files beside a split's folders, are skipped and named. Parsed tokens go to a cache, where a
 file's size and time of change tell whether it is still the same.
 """
@@ -199,7 +200,7 @@ def _split(parsed: Parsed, source: Path, seed: int) -> Corpus:
     if any(split_of.values()):
         _check_given_split(parsed, split_of, source)
     else:
-        split_of = _split_by_file(sorted(good), source, seed)
+        split_of = _split_by_tune(good, source, seed)
     for name, tokens in good.items():
         split = split_of[name]
         if split is not None:
@@ -234,15 +235,20 @@ def _check_given_split(parsed: Parsed, split_of: dict[str, str | None], source: 
         raise CorpusError(f"{source} has {given}, but {', and '.join(problems)}: a split needs train, valid and test")
 
 
-def _split_by_file(names: list[str], source: Path, seed: int) -> dict[str, str | None]:
-    """A seeded split of files: 80 % train, 10 % valid, 10 % test, at least one each."""
+def _split_by_tune(tunes: dict[str, np.ndarray], source: Path, seed: int) -> dict[str, str | None]:
+    """A seeded split of different tunes: 80 % train, 10 % valid, 10 % test, at least one each. Copies stay together."""
+    firsts: dict[bytes, str] = {}
+    first_of = {name: firsts.setdefault(tunes[name].tobytes(), name) for name in sorted(tunes)}
+    names = list(firsts.values())
     if len(names) < len(SPLITS):
-        raise CorpusError(f"{source} holds {len(names)} usable MIDI files: a split into train, valid and test needs at least 3")
+        files = "usable MIDI files" if len(names) == len(tunes) else "different tunes"
+        raise CorpusError(f"{source} holds {len(names)} {files}: a split into train, valid and test needs at least 3")
     order = np.random.default_rng(seed).permutation(len(names))
     held_out = [max(1, round(share * len(names))) for share in SHARES[1:]]
     num_train = len(names) - sum(held_out)
     labels = ["train"] * num_train + ["valid"] * held_out[0] + ["test"] * held_out[1]
-    return {names[index]: label for index, label in zip(order.tolist(), labels, strict=True)}
+    split_of = {names[index]: label for index, label in zip(order.tolist(), labels, strict=True)}
+    return {name: split_of[first] for name, first in first_of.items()}
 
 
 def windows(tunes: list[np.ndarray], length: int, stride: int = 1) -> np.ndarray:

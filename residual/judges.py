@@ -157,17 +157,16 @@ class Judges:
 
 @torch.no_grad()
 def logit(model: Judge | Discriminator, tokens: Tensor) -> Tensor:
-    """The logit of D, log D/(1 − D), without dropout: (M, T) -> (M,)."""
-    was_training = model.training
+    """The logit of D, log D/(1 − D), without dropout: (M, T) -> (M,).
+
+    Leaves the model in evaluation mode, since other threads may be scoring at the same time.
+    """
     model.eval()
     if isinstance(model, Judge):
-        logits = torch.cat([model(part) for part in tokens.split(SCORED_AT_ONCE)])
-    else:
-        rows = scoring_rows(tokens.shape[1], model.filters, model.embed.embedding_dim, tokens.device.type)
-        both = torch.cat([model(part) for part in tokens.split(rows)])  # (M, 2)
-        logits = both[:, REAL] - both[:, 1 - REAL]
-    model.train(was_training)
-    return logits
+        return torch.cat([model(part) for part in tokens.split(SCORED_AT_ONCE)])
+    rows = scoring_rows(tokens.shape[1], model.filters, model.embed.embedding_dim, tokens.device.type)
+    both = torch.cat([model(part) for part in tokens.split(rows)])  # (M, 2)
+    return both[:, REAL] - both[:, 1 - REAL]
 
 
 def train_judge(

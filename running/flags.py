@@ -171,7 +171,7 @@ EVALUATION_FLAGS = (
         type=whole(1),
         default=100,
         compared=False,
-        help="epochs of G from one set of songs to the next (Nottingham)",
+        help="epochs of G from one set of samples to the next (songs or lines)",
     ),
     _evaluation(
         name="log_generation",

@@ -111,6 +111,8 @@ def evaluated(given: Settings) -> Launch:
         raise UserError("--start_from begins a training, --is_train False evaluates one: choose one of them")
     if given.get("judges"):
         raise UserError("--judges belongs to a training: for a finished run there is python judges.py RUN")
+    if given.get("save_oracle") is not None:
+        raise UserError("--save_oracle belongs to a training: --is_train False writes nothing; give it with --resume")
     path = _existing_run(given, "evaluate")
     checkpoint = load_run(path)
     settings = _saved_settings(given, checkpoint, str(path.parent))
@@ -131,10 +133,9 @@ def inherited(given: Settings, source: dict[str, Any]) -> Settings:
         )
     kinds = {StartFrom.FIXED, StartFrom.FIXED_WITH_D} if done["pretrain_d"] else {StartFrom.FIXED}
     for name in sorted(flag.name for flag in FLAGS if flag.start_from in kinds and flag.name in given):
-        if given[name] != saved.get(name):
-            raise UserError(f"--{name} {given[name]} does not fit --start_from {path}, which has {saved.get(name)}")
-    names = [flag.name for flag in FLAGS if flag.start_from is not StartFrom.OWN]
-    return {name: saved[name] for name in names if name in saved}
+        if given[name] != saved[name]:
+            raise UserError(f"--{name} {given[name]} does not fit --start_from {path}, which has {saved[name]}")
+    return {flag.name: saved[flag.name] for flag in FLAGS if flag.start_from is not StartFrom.OWN}
 
 
 def _with_preset(given: Settings) -> Settings:
@@ -188,7 +189,7 @@ def _check_own_folders(log_dir: Path, saved: dict[str, str]) -> None:
     here, eval_log_dir = log_dir.resolve(), Path(saved["eval"])
     if saved["log"] != str(here):
         raise UserError(f"{log_dir} was copied or moved from {saved['log']}: give --eval_log_dir DIR for its evaluations")
-    beside = (here.parent / "eval", here.parent / "eval" / here.name, here.parents[1] / "eval" / here.name)
+    beside = (here.parent / "eval", here.parent / "eval" / here.name, here.parent.parent / "eval" / here.name)
     inside = ".." not in eval_log_dir.parts and eval_log_dir.is_relative_to(here)
     if not inside and eval_log_dir not in [folder.resolve() for folder in beside]:
         raise UserError(f"{log_dir} wrote its evaluations to {eval_log_dir}: give --eval_log_dir DIR, that folder or another")
@@ -218,15 +219,14 @@ def _checkpoint_of(given: Settings) -> Path:
 
 
 def _saved_settings(given: Settings, checkpoint: dict[str, Any], log_dir: str) -> Settings:
-    """A run's own settings, changed as the flags say; flags that came after the run have their default."""
+    """A run's own settings, changed as the flags say."""
     saved = checkpoint["args"]
     for name, value in given.items():
-        if not BY_NAME[name].resumable and value != saved.get(name):
-            raise UserError(f"--{name} {value} does not fit the run in {log_dir}, which has {saved.get(name)}")
-    later = preset_settings(given.get("preset", "default"))
+        if not BY_NAME[name].resumable and value != saved[name]:
+            raise UserError(f"--{name} {value} does not fit the run in {log_dir}, which has {saved[name]}")
     places = {"log_dir": log_dir, "eval_log_dir": given.get("eval_log_dir", checkpoint["folders"]["eval"])}
     places["save_oracle"] = given.get("save_oracle")  # a checkpoint may be a stranger's: it names no file to write
-    return {**later, **saved, **given, **places, "preset": saved["preset"]}
+    return {**saved, **given, **places, "preset": saved["preset"]}
 
 
 def _check_requirements(settings: Settings, given: Settings) -> None:
@@ -269,7 +269,8 @@ def _check_recipe(args: argparse.Namespace) -> None:
         what = "--reward shuffled" if args.reward == "shuffled" else f"--baseline {args.baseline}"
         flag = "batch_size" if args.policy_batch is None else "policy_batch"
         raise UserError(f"{what} needs other sequences in the batch: --{flag} is 1")
-    if args.reward == "constant" and args.baseline != "none" and args.mle_share < 1:
+    nothing_else = args.mle_share < 1 and not args.kl_weight
+    if args.reward == "constant" and args.baseline != "none" and nothing_else:
         raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")
     if args.reward == "original" and args.variable_length:
         raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from running.run_folder import FINAL, LAST, METRICS
+from running.run_folder import LAST, METRICS
 from running.sweep_job import POLL, STOPPED, Task
 from running.sweep_plan import PlannedRun
 from support.errors import SAME_REQUEST, TERMINATED_STATUS
@@ -64,7 +64,7 @@ def make_task(run: PlannedRun, out: Path, python: Sequence[str], threads: int) -
     new = ["--seed", str(run.seed), "--log_dir", str(run.folder), "--eval_log_dir", str(run.eval_folder)]
     return Task(
         name=run.name,
-        final=run.folder / FINAL,
+        results=run.results,
         checkpoint=run.folder / LAST,
         leftovers=(run.folder / METRICS, run.folder / f".{LAST}.partial"),
         start=(*python, *flags, *new),

@@ -29,7 +29,7 @@ class Task:
 
     Attributes:
         name: of its row, with its seed.
-        final: its final.json, which a finished run has.
+        results: the files that a finished run has.
         checkpoint: its last.pt, from which an interrupted one goes on.
         leftovers: files that are there where a run was killed before its first checkpoint.
         start: the command for a new run.
@@ -40,7 +40,7 @@ class Task:
     """
 
     name: str
-    final: Path
+    results: tuple[Path, ...]
     checkpoint: Path
     leftovers: tuple[Path, ...]
     start: tuple[str, ...]
@@ -51,7 +51,7 @@ class Task:
 
     def command(self) -> tuple[str, ...] | None:
         """What to do for it now; None where it is finished."""
-        if self.final.exists():
+        if all(path.exists() for path in self.results):
             return None
         if self.checkpoint.exists():
             return self.resume

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from running.flags import BY_NAME, build_parser, preset_settings
-from running.run_folder import CONFIG, FINAL, LAST, METRICS
+from running.run_folder import CONFIG, FINAL, JUDGES_NUMBERS, LAST, METRICS
 from running.runs import read_object, read_text
 from running.training_flags import filter_list
 from support.command_line import LARGEST_SEED
@@ -69,9 +69,15 @@ class PlannedRun:
         return self.folder.name
 
     @property
+    def results(self) -> tuple[Path, ...]:
+        """The files that it has when it is finished, in the order in which they are written."""
+        judges = self.row.given.get("judges", preset_settings(self.row.given.get("preset", "default"))["judges"])
+        return (self.folder / FINAL, *([self.folder / JUDGES_NUMBERS] if judges else []))
+
+    @property
     def finished(self) -> bool:
         """Whether it has the numbers of its end."""
-        return (self.folder / FINAL).exists()
+        return all(path.exists() for path in self.results)
 
     @property
     def interrupted(self) -> bool:
@@ -222,7 +228,13 @@ def plan_runs(rows: Sequence[Row], seeds: Sequence[int], folder: Path) -> list[P
 
 
 def find_runs_of(row: Row, folder: Path) -> list[Path]:
-    """The runs of a row in the folder of a sweep, those of other seeds included, in the order of their seeds."""
+    """The evaluated runs of a row in the folder of a sweep, those of other seeds included, in the order of their seeds."""
     pattern = re.compile(rf"{re.escape(row.name)}-\d+")
-    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and (path / METRICS).is_file()]
+    found = [path for path in folder.iterdir() if pattern.fullmatch(path.name) and _is_evaluated(path)]
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def _is_evaluated(folder: Path) -> bool:
+    """Whether a run has evaluations: one that was killed before its first left an empty file."""
+    metrics = folder / METRICS
+    return metrics.is_file() and metrics.stat().st_size > 0 and (folder / CONFIG).is_file()

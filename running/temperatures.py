@@ -21,7 +21,7 @@ from running.run_folder import LAST
 from running.trainer import evaluation_at_end
 from support.device import choose_device
 from support.threads import set_up
-from train_state import make_generator
+from train_state import unset_generator
 
 
 @torch.no_grad()
@@ -46,7 +46,7 @@ def records_at(folder: Path, temperatures: list[float]) -> list[dict[str, Any]]:
     native.set_up_like(args, device)
     with must_fit():
         data = make_data(args, device, checkpoint["data"])
-        generator = make_generator(args)
+        generator = unset_generator(args)
         generator.load_state_dict(checkpoint["state"]["generator"])
     generator.to(device)
     done = checkpoint["state"]["counts"]["epochs_done"]

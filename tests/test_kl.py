@@ -10,6 +10,7 @@ from helpers.small_runs import gradient, small_args, small_run, small_state, wei
 import train
 import updates
 from generator import Generator
+from running.settings import resolve
 from updates import kl_penalty
 
 LAMBDA = 0.7
@@ -148,3 +149,9 @@ def test_a_heavy_weight_holds_the_generator_at_the_reference():
 def sequence_kl(g, reference, tokens):
     p, q = (sequence_probability(model, tokens) for model in (g, reference))
     return (p * (p / q).log()).sum().item()
+
+
+def test_a_constant_reward_less_its_mean_leaves_the_divergence():
+    """Refused without the divergence, where nothing would be left (tests/running/test_bad_input.py)."""
+    args = resolve({"reward": "constant", "baseline": "mean", "kl_weight": 0.1}).args
+    assert (args.reward, args.baseline, args.kl_weight) == ("constant", "mean", 0.1)

@@ -1,7 +1,8 @@
 """A corpus: lines of text in a file or a folder, read once, encoded, split into train, valid and test.
 
 A folder with the files train.txt, valid.txt and test.txt keeps that split, and must have all three. Otherwise the different lines
-are split at random with a seed, 80/10/10, so that equal lines stay together. The vocabulary comes from the training lines alone.
+are split at random with a seed, 80/10/10, so that equal lines stay together. No sequence of test is also one of valid, and none of
+either is one of train. The vocabulary comes from the training lines alone.
 Encoded corpora go to a cache, where the files' sizes and times of change show whether they are still the same.
 """
 
@@ -21,12 +22,13 @@ import numpy as np
 from support.cache import cache_path, read_cache, write_cache
 from support.files import regular_size
 from text import END, SPECIAL, UNKNOWN
+from text.measures import line_hashes
 from text.tokens import JOINER, SPLITTERS
 from text.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 MAX_LINE_BYTES = 100_000  # a longer line is a sign that the file does not hold one sequence a line
 MAX_DIFFERENT = 10_000_000  # tokens; each takes about 200 bytes, and no model has so many
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -220,12 +222,15 @@ def _random_split(hashes: np.ndarray, seed: int, source: str) -> tuple[np.ndarra
     return split_of_group[group.ravel()], [f"{copies} lines occur before: copies are in the split of the first"] if copies else []
 
 
-def _without_copies(split_of: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Takes training lines that valid or test has as well out of train: the split of each line, −1 for none."""
-    copied = (split_of == 0) & np.isin(hashes, hashes[split_of > 0])
-    number = int(copied.sum())
-    notes = [f"{number} training lines left out, as valid or test has them too"] if number else []
-    return np.where(copied, -1, split_of), notes
+def _without_copies(split_of: np.ndarray, hashes: np.ndarray, what: str = "lines") -> tuple[np.ndarray, list[str]]:
+    """Takes out of train what valid or test has as well, and out of valid what test has: the split of each line, −1 for none."""
+    notes = []
+    for split, others in ((0, "valid or test"), (1, "test")):
+        copied = (split_of == split) & np.isin(hashes, hashes[split_of > split])
+        if copied.any():
+            notes.append(f"{int(copied.sum())} {what} of {SPLITS[split]} left out, as {others} has them too")
+            split_of = np.where(copied, -1, split_of)
+    return split_of, notes
 
 
 def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: str, notes: list[str]) -> Corpus:
@@ -233,10 +238,14 @@ def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: st
     provisional = np.frombuffer(encoder.tokens, dtype=np.int32)
     starts = np.cumsum(lengths) - lengths
     starts, lengths, split_of = _pieces(starts, lengths, split_of, reading, notes)
+    if reading.long == "split":
+        pieces = _padded(provisional, starts, lengths, np.arange(len(encoder.numbers)) + len(SPECIAL), reading.seq_len)
+        split_of, more = _without_copies(split_of, line_hashes(pieces), "pieces")
+        notes += more
     missing = [split for index, split in enumerate(SPLITS) if not (split_of == index).any()]
     if missing:
         reason = f" of at most --seq_len {reading.seq_len} tokens" if reading.long == "drop" else ""
-        raise CorpusError(f"{source}: no line{reason} is left for {' and '.join(missing)}")
+        raise CorpusError("; ".join([f"{source}: no line{reason} is left for {' and '.join(missing)}", *notes]))
     vocabulary, numbers = _vocabulary(encoder, provisional, starts, lengths, split_of, reading)
     if len(vocabulary) < len(SPECIAL) + 2:
         raise CorpusError(f"{source}: the vocabulary of the training lines has fewer than 2 tokens")

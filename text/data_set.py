@@ -109,9 +109,15 @@ class TextData(DataSet):
         self.training_hashes = np.sort(measures.line_hashes(corpus.lines["train"]))
         rng = stream(args.seed, "training data")
         fixed = None
+        self.notes = list(corpus.notes)
         if args.train_size:
+            if len(self.train_lines) < args.batch_size:
+                number = f"{len(self.train_lines)} training lines"
+                raise UserError(f"--data_path {args.data_path}: {number} do not fill one batch of --batch_size {args.batch_size}")
             chosen = torch.randperm(len(self.train_lines), generator=rng)[: args.train_size]
             fixed = self._as_tokens(self.train_lines[chosen])
+            if len(fixed) < args.train_size:
+                self.notes.append(f"the training set has {len(fixed):,} lines, fewer than --train_size {args.train_size:,}")
         super().__init__(args, rng, fixed, Lines(corpus.vocabulary))
         if saved is None:
             self.reference = self.final_reference(args.eval_samples)
@@ -210,7 +216,7 @@ class TextData(DataSet):
         kind = "of at most" if self.end_token is not None else "of"
         about = f"{counts} lines {kind} {self.seq_len} {self.corpus.vocabulary.kind}; vocabulary of {self.vocab_size:,} tokens"
         real = f"real lines: BLEU-2 {self.reference['real_bleu2']:.4f}, BLEU-4 {self.reference['real_bleu4']:.4f}"
-        return "; ".join([about, *self.corpus.notes, real])
+        return "; ".join([about, *self.notes, real])
 
     def keep_samples(self, samples: Tensor, folder: Path, name: str) -> None:
         """A text file, one line a sample."""

@@ -42,11 +42,19 @@ def test_an_epoch_of_two_ranks_is_timed_with_its_exchanges(tmp_path):
     assert row[1:4] == ["`smoke`", "2", "1"] and int(row[5]) > 10 and 0 < int(row[6].removesuffix("%")) < 100
 
 
-def test_an_unknown_part_ends_with_one_line():
-    process = popen("benchmarks/run.py", "everything", cwd=ROOT)
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["run.py", "everything"], "no part 'everything'"),
+        (["run.py", "--device", "cuda:99"], "--device cuda:99"),
+        (["scaling.py", "--device", "abacus"], "choose auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_bad_input_ends_with_one_line(command, words):
+    process = popen(f"benchmarks/{command[0]}", *command[1:], cwd=ROOT)
     _, error = process.communicate()
     assert process.returncode == 2
-    assert error.count("\n") == 1 and "no part 'everything'" in error
+    assert error.count("\n") == 1 and words in error
 
 
 def test_the_plain_discriminator_gives_the_same_scores():

@@ -33,8 +33,8 @@ def test_the_faithful_rows_can_be_left_out(shell, calls):
     assert not [name for name, _ in calls() if "mle-" in name or "seqgan" in name]
 
 
-@pytest.mark.parametrize("flags", [(), ("tunes",), ("music",)])
-def test_a_kind_that_is_not_known_or_a_file_that_is_missing_stops_the_script(flags, shell, calls):
+@pytest.mark.parametrize("flags", [(), ("tunes",), ("music",), ("oracle", "--smoke")])
+def test_what_is_not_known_or_a_file_that_is_missing_stops_the_script(flags, shell, calls):
     done = shell("recipes.sh", *flags)
     assert done.returncode != 0
     assert done.stderr.count("\n") == 1

@@ -101,6 +101,11 @@ def test_the_scripts_train_every_row_once_and_print_the_paper_beside(script, tex
             assert (given["--dataset"], given["--tokens"], given["--threads"]) == ("Text", kind, "1")
             assert (tmp_path / given["--data_path"]).is_file()
             assert ("--start_from" in given) == ("mle" not in given["--log_dir"])
+    (tmp_path / "other.txt").write_text(text)
+    command = ["bash", str(ROOT / "experiments" / script), "other.txt"]
+    done = subprocess.run(command, cwd=tmp_path, env={**clean, "PYTHON": str(stub)}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "made from text.txt" in done.stderr and "RUNS" in done.stderr
 
 
 def test_the_table_of_speeches_has_two_numbers_of_the_paper_and_the_real_lines(tmp_path, capsys):

@@ -47,6 +47,21 @@ def test_a_folder_without_a_split_is_split_by_file(tmp_path):
     assert one.names != other.names
 
 
+def test_copies_of_a_tune_stay_together(tmp_path):
+    (tmp_path / "tunes").mkdir()
+    for i in range(30):
+        (tmp_path / "tunes" / f"{i:02d}.mid").write_bytes(scale(35 + i % 10))
+    for seed in range(3):
+        found = load_corpus(tmp_path / "tunes", SECONDS, seed)
+        assert {split: len(names) for split, names in found.names.items()} == {"train": 24, "valid": 3, "test": 3}
+        lengths = [{len(tokens) for tokens in tunes} for tunes in found.tunes.values()]
+        assert sum(map(len, lengths)) == len(set.union(*lengths)) == 10
+    for path in sorted((tmp_path / "tunes").iterdir())[2:]:
+        path.write_bytes(scale(35))
+    with pytest.raises(CorpusError, match="holds 2 different tunes: a split into train, valid and test needs at least 3"):
+        load_corpus(tmp_path / "tunes", SECONDS, 0)
+
+
 def test_a_zip_reads_like_its_folder(tmp_path):
     folder = split_folder(tmp_path / "tunes")
     zipped = shutil.make_archive(str(tmp_path / "tunes"), "zip", tmp_path, "tunes")

@@ -116,7 +116,7 @@ BAD_DATA = {
     "cut": (lambda p: folder_of(p / "a", a=scale()[:70]), "a.mid: not a readable MIDI file"),
     "no notes": (lambda p: folder_of(p / "a", a=tune()), "a.mid: no notes"),
     "drums": (lambda p: folder_of(p / "a", a=tune((40, 0, 9), drum=True)), "a.mid: drums only"),
-    "short": (lambda p: folder_of(p / "a", a=scale(3), b=scale(3), c=scale(3)), "no train tune has --seq_len 8 frames"),
+    "short": (lambda p: folder_of(p / "a", a=scale(3), b=scale(4), c=scale(5)), "no train tune has --seq_len 8 frames"),
 }
 
 

@@ -125,6 +125,8 @@ def test_the_script_may_be_called_from_another_folder(tunes, tmp_path):
         (["--resume", "0"], False),
         (["--resume", "--resume", "no"], False),
         (["--run_name", "a --resume"], False),
+        (["--resume", "auto", "--run_name", "a"], False),
+        (["--resume=AUTO", "--run_name=a"], False),
     ],
 )
 def test_the_script_trains_on_the_tunes_unless_it_resumes(tmp_path, flags, resumes):
@@ -141,9 +143,21 @@ def test_the_script_trains_on_the_tunes_unless_it_resumes(tmp_path, flags, resum
 
 
 @pytest.mark.parametrize("flags", [(), ("--preset", "paper"), ("--preset", "tuned"), ("--preset=tuned",)])
-def test_the_scripts_numbers_of_epochs_do_not_replace_those_of_the_preset_tuned(flags, tmp_path):
+def test_the_scripts_numbers_of_epochs_do_not_replace_those_of_a_preset(flags, tmp_path):
     (tmp_path / "data/Nottingham").mkdir(parents=True)
     done = shell(tmp_path, *flags, PYTHON="echo")
-    given = "--pretrain_g_epochs 500 --total_epochs 500" in done.stdout
     assert "--dataset Nottingham" in done.stdout
-    assert given == ("tuned" not in "".join(flags))
+    assert ("--pretrain_g_epochs 500 --total_epochs 500" in done.stdout) == (not flags)
+
+
+def test_the_same_command_starts_a_run_and_goes_on_with_it(tunes, tmp_path):
+    zipped = shutil.make_archive(str(tmp_path / "tunes"), "zip", tunes)
+    project, here = tmp_path / "project", tmp_path / "here"
+    project.mkdir()
+    here.mkdir()
+    for done in (2, 3):
+        flags = ("--run_name", "one", "--resume", "auto", "--pretrain_g_epochs", str(done))
+        run = shell(project, *flags, cwd=here, NOTTINGHAM_ZIP=zipped)
+        assert run.returncode == 0, run.stderr
+        assert json.loads((here / "logs/train/one/config.json").read_text())["args"]["dataset"] == "Nottingham"
+    assert "after 2 epochs of pretrain_g" in run.stdout

@@ -2,6 +2,9 @@
 
 import argparse
 import copy
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -35,15 +38,38 @@ def random_tokens(num, length):
     return torch.randint(V, (num, length), generator=torch.Generator().manual_seed(length))
 
 
-def test_a_logit_is_the_log_odds_of_real_without_dropout_and_leaves_the_mode():
+def test_a_logit_is_the_log_odds_of_real_without_dropout():
     model, tokens = judge(), random_tokens(2000, T)
     got = logit(model, tokens)  # in several parts
-    assert model.training and not got.requires_grad
+    assert not got.requires_grad
     p = copy.deepcopy(model).eval()(tokens).double().softmax(dim=1)[:, 1]
     torch.testing.assert_close(got, (p / (1 - p)).log().float(), rtol=1e-3, atol=1e-3)
     assert got.std() > 0.5
-    logit(model.eval(), random_tokens(2, T))
-    assert not model.training
+
+
+def test_threads_that_score_at_the_same_time_have_no_dropout():
+    """One thread ends while another, which began after it, is at work."""
+    model, tokens, expected = judge(), random_tokens(50, T), logit(judge(), random_tokens(50, T))
+    forward, number = model.forward, itertools.count()
+    first_has_begun, second_has_begun, first_has_ended = (threading.Event() for _ in range(3))
+
+    def in_turn(tokens):
+        if next(number) == 0:
+            first_has_begun.set()
+            assert second_has_begun.wait(20)
+        else:
+            second_has_begun.set()
+            assert first_has_ended.wait(20)
+        return forward(tokens)
+
+    model.forward = in_turn
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(logit, model, tokens)
+        assert first_has_begun.wait(20)
+        second = pool.submit(logit, model, tokens)
+        assert torch.equal(first.result(), expected)
+        first_has_ended.set()
+        assert torch.equal(second.result(), expected)
 
 
 def test_several_judges_score_by_the_mean_of_their_logits():

@@ -36,6 +36,8 @@ BAD_INPUT = {
     "filters without end": (["--d_filters", "1x100000000000000000000"], "--d_filters: widths and numbers must be at most"),
     "sizes whose product has no end": (["--vocab_size", "2147483647", "--g_emb_dim", "2147483647"], "out of memory"),
     "judges of an evaluation": (["--is_train", "False", "--judges", "2", "--log_dir", "x"], "python judges.py RUN"),
+    "an oracle of an evaluation": (["--is_train", "False", "--save_oracle", "o.npz", "--log_dir", "x"], "belongs to a training"),
+    "rewards less themselves": (["--reward", "constant", "--baseline", "mean"], "leaves nothing"),
     "tunes without music": (["--data_dir", "x"], "--data_dir has no effect without --dataset Nottingham"),
     "untrained discriminator": (["--d_steps", "0", "--pretrain_d_epochs", "0"], "never trained"),
 }

@@ -15,6 +15,8 @@ from helpers.processes import start, wait_for_epochs
 import main
 from running.checkpoint import load_run
 from running.run_folder import FolderLocks
+from running.settings import _check_own_folders
+from support.errors import UserError
 
 SHORT = ["--pretrain_g_epochs", "2", "--total_epochs", "0", "--eval_every", "1"]
 NEW = [*SHORT, "--seed", "2", "--overwrite"]
@@ -138,6 +140,14 @@ def test_a_checkpoint_does_not_choose_where_evaluations_are_written(old, tmp_pat
     assert call(main.main, "--resume", "--log_dir", str(path.parent)) == 2
     assert_one_line_error(capsys, "give --eval_log_dir DIR")
     assert snapshot(tmp_path) == before
+
+
+def test_a_run_directly_below_the_root_has_its_evaluations_beside_it():
+    """A usual place in containers."""
+    for eval_log_dir in ("/eval", "/eval/output", "/output/eval"):
+        _check_own_folders(Path("/output"), {"log": "/output", "eval": eval_log_dir})
+    with pytest.raises(UserError, match="give --eval_log_dir DIR"):
+        _check_own_folders(Path("/output"), {"log": "/output", "eval": "/etc"})
 
 
 def test_a_strangers_first_checkpoint_removes_no_events(old, tmp_path, capsys):

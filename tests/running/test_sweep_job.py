@@ -57,15 +57,15 @@ def test_a_finished_run_is_left_alone_an_interrupted_one_resumed_and_an_empty_on
         (begun_only, "metrics.jsonl"),
         (others, "metrics.jsonl"),
     ):
-        task.final.parent.mkdir()
-        (task.final.parent / name).write_text("as it was")
-    partial.final.parent.mkdir()
-    (partial.final.parent / ".last.pt.partial").touch()
-    (others.final.parent / "best.pt").touch()
+        task.checkpoint.parent.mkdir()
+        (task.checkpoint.parent / name).write_text("as it was")
+    partial.checkpoint.parent.mkdir()
+    (partial.checkpoint.parent / ".last.pt.partial").touch()
+    (others.checkpoint.parent / "best.pt").touch()
     SweepJob([finished, interrupted, begun_only, partial, others], {})()
     flags = begun(read_calls())
     assert list(flags).count("mine-1") == 0 and note(finished)["status"] == 0
-    assert finished.final.read_text() == "as it was"
+    assert finished.results[0].read_text() == "as it was"
     assert "--resume" in flags["mine-2"] and "--overwrite" not in flags["mine-2"] and "--seed" not in flags["mine-2"]
     assert (flag_value(flags["mine-2"], "--log_dir"), flag_value(flags["mine-2"], "--g_steps")) == ("mine-2", "2")
     for name in ("mine-3", "mine-4"):

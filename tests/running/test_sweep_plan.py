@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from helpers.fake_runs import write_run
+from helpers.fake_runs import evaluation, write_run
 
-from running.run_folder import FINAL, LAST
+from running.run_folder import FINAL, JUDGES_NUMBERS, LAST
 from running.sweep_plan import find_runs_of, parse_rows, parse_seeds, plan_runs
 from support.errors import UserError
 
@@ -119,9 +119,24 @@ def test_too_many_runs_are_refused(tmp_path):
 def test_the_table_has_the_runs_of_a_row_and_not_those_of_a_row_whose_name_goes_on(tmp_path):
     rows = parse_rows("mine", [], ["--row", "a", "--row", "a-1"])
     for name in ("a-2", "a-10", "a-1-2", "a-1-3", "a-x"):
-        write_run(tmp_path / name, [])
+        write_run(tmp_path / name, [evaluation(0, 1.0, 6.0)])
     (tmp_path / "a-3").mkdir()  # not begun
+    write_run(tmp_path / "a-4", [])  # killed before its first evaluation
     assert [[path.name for path in find_runs_of(row, tmp_path)] for row in rows] == [["a-2", "a-10"], ["a-1-2", "a-1-3"]]
+
+
+def test_a_run_with_judges_is_finished_when_they_are_trained(tmp_path):
+    rows = parse_rows("mine", [], "--preset tuned --row judged --row own --judges 0 --row one --preset smoke --judges 1".split())
+    runs = plan_runs(rows, [1], tmp_path)
+    for run in runs:
+        run.folder.mkdir()
+        for name in (LAST, FINAL):
+            (run.folder / name).touch()
+    assert [run.finished for run in runs] == [False, True, False]
+    assert [run.interrupted for run in runs] == [True, False, True]
+    for run in runs:
+        (run.folder / JUDGES_NUMBERS).touch()
+    assert all(run.finished for run in runs)
 
 
 def test_a_run_that_was_made_with_other_flags_is_told(tmp_path):

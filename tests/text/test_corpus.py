@@ -137,7 +137,30 @@ def test_a_given_split_is_kept_and_its_copies_leave_the_training_lines(tmp_path)
     found = load(tmp_path)
     assert decoded(found, "train") == ["e f"]
     assert decoded(found, "valid") == ["<unk> <unk>", "<unk>"]  # the vocabulary is that of the training lines that are left
-    assert found.notes[0] == "4 training lines left out, as valid or test has them too"
+    assert found.notes[0] == "4 lines of train left out, as valid or test has them too"
+
+
+def test_valid_has_no_line_of_test_as_it_chooses_the_epoch_that_is_kept(tmp_path):
+    write(tmp_path / "train.txt", ["a b", "c d", "e f"])
+    write(tmp_path / "valid.txt", ["e", "f e", "a"])
+    write(tmp_path / "test.txt", ["f e", "b", "a"])
+    found = load(tmp_path)
+    assert [decoded(found, split) for split in SPLITS] == [["a b", "c d", "e f"], ["e"], ["f e", "b", "a"]]
+    assert found.notes == ["2 lines of valid left out, as test has them too"]
+    write(tmp_path / "valid.txt", ["b", "a"])
+    with pytest.raises(CorpusError, match="no line is left for valid; 2 lines of valid left out, as test has them too"):
+        load(tmp_path)
+
+
+def test_pieces_of_long_lines_are_in_one_split_only(tmp_path):
+    write(tmp_path / "train.txt", ["a b c d e f", "a b", "g h", "d e f"])
+    write(tmp_path / "valid.txt", ["x y z a b c", "g h i"])
+    write(tmp_path / "test.txt", ["d e f x y z"])
+    found = load(tmp_path, kind="words", seq_len=3, long="split")
+    assert decoded(found, "train") == ["a b", "g h"]  # lines that go on otherwise are no copies
+    assert [len(found.lines[split]) for split in SPLITS] == [2, 2, 2]
+    assert "3 pieces of train left out, as valid or test has them too" in found.notes
+    assert "1 pieces of valid left out, as test has them too" in found.notes
 
 
 def test_the_vocabulary_is_by_frequency_in_the_training_lines(tmp_path):
@@ -213,7 +236,7 @@ def test_the_longest_line_is_read_whole(tmp_path):
     longest = "x" * corpus.MAX_LINE_BYTES
     write(tmp_path / "train.txt", [f"\ufeff{longest}", longest, "a"], end="\r\n")
     for split in ("valid", "test"):
-        write(tmp_path / f"{split}.txt", ["b"])
+        write(tmp_path / f"{split}.txt", [f"of {split}"])
     assert load(tmp_path).vocabulary.tokens[2:] == [longest, "a"]
     (tmp_path / "b.txt").write_text(f"a\nb\n{longest}x")
     with pytest.raises(CorpusError, match="line 3: longer than"):

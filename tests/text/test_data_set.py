@@ -175,6 +175,16 @@ def test_every_preset_works(preset, lines, vocab, tmp_path):
     assert run(*flags, *short, *folders(tmp_path)) == 0
 
 
+def test_a_training_set_smaller_than_a_batch_is_refused_and_one_smaller_than_asked_for_is_told(lines, vocab, tmp_path, capsys):
+    short = ["--pretrain_g_epochs", "1", "--total_epochs", "0"]
+    flags = ["--dataset", "Text", "--data_path", str(lines), "--vocab_size", vocab, *short]
+    assert run(*flags, "--train_size", "48", "--batch_size", "48", *folders(tmp_path)) == 2  # of 48 lines some are held out
+    assert_one_line_error(capsys, "training lines do not fill one batch of --batch_size 48")
+    assert not (tmp_path / "train/last.pt").exists()
+    assert run(*flags, "--train_size", "300", "--batch_size", "4", *folders(tmp_path)) == 0
+    assert "fewer than --train_size 300" in capsys.readouterr().out
+
+
 def data_of(lines, **changes):
     launch = resolve({"dataset": "Text", "data_path": str(lines), "seq_len": 5, "eval_samples": 30, **changes})
     return make_data(launch.args, torch.device("cpu"), content=launch.content), launch.args
