@@ -82,6 +82,8 @@ def make(launch: Launch, state: TrainState, device: torch.device) -> DataSet:
         with must_fit():
             state.load_state_dict(saved)
             data = make_data(args, device, launch.source["data"])
+        if args.eval_samples != launch.source["args"]["eval_samples"]:  # measures of real sequences depend on their number
+            data.reference = data.final_reference(args.eval_samples)
     for name in ("patience", "judges"):
         if getattr(args, name) and data.valid is None:
             raise UserError(f"--{name} {getattr(args, name)}: there are no validation sequences of {args.seq_len} tokens")
@@ -94,6 +96,17 @@ def load(checkpoint: dict[str, Any], launch: Launch, state: TrainState, device: 
         data = make_data(launch.args, device, checkpoint["data"])
         state.load_state_dict(checkpoint["state"])
     return data
+
+
+def best_so_far(launch: Launch, state: TrainState, data: DataSet) -> Best:
+    """The best evaluation of a run that goes on, or of the one that it starts from."""
+    if launch.source is None:
+        return Best(**(launch.checkpoint or {}).get("best", {}))
+    best = Best(**launch.source.get("best", {}))
+    if not launch.args.evaluate:  # none will be compared with it; but a maximum likelihood that has ended stays so
+        return Best(ended_early=best.ended_early)
+    best.measure_again(state, data)
+    return best
 
 
 def begin_logs(trainer: Trainer, token: str | None, versions: dict[str, str]) -> None:
@@ -174,9 +187,7 @@ def train(launch: Launch, device: torch.device) -> int:
     data.runner = state.runner
     checkpoint = launch.checkpoint or {}
     watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
-    best = Best(**(checkpoint or (launch.source if args.evaluate else None) or {}).get("best", {}))
-    if launch.source is not None:
-        best.measure_again(state, data)
+    best = best_so_far(launch, state, data)
     log = (RunLog if is_first() else SilentLog)(log_dir, eval_log_dir)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}

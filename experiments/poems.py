@@ -35,6 +35,14 @@ def read(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text: byte {error.start}") from None
 
 
+def check_out(out: Path, sources: Iterable[str], overwrite: bool) -> None:
+    """Raises UserError where the lines would replace a file that is not to be replaced, or one of those that are read."""
+    if out.exists() and any(out.samefile(path) for path in text_files(sources)):
+        raise UserError(f"--out {out} is one of the texts that are read: choose another name or folder")
+    if out.exists() and not overwrite:
+        raise UserError(f"{out} exists: choose another name, or --overwrite")
+
+
 def letters(poem: str) -> str:
     """The characters of a poem that are letters."""
     return "".join(character for character in poem if unicodedata.category(character).startswith("L"))
@@ -46,8 +54,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("poems", nargs="+", metavar="FILE_OR_FOLDER", help="text files with a poem a line")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.txt", help="where the lines go")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.txt")
     parser.add_argument("--characters", type=int, choices=(20, 28), default=20, help="of a quatrain: 4 × 5 or 4 × 7")
     args = parser.parse_args(argv)
+    check_out(args.out, args.poems, args.overwrite)
     poems = [letters(line) for path in text_files(args.poems) for line in read(path).split("\n")]
     kept = [poem for poem in poems if len(poem) == args.characters]
     if not kept:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parent.parent), str(Path(__file__).resolve().parent)]
 
-from poems import read, text_files
+from poems import check_out, read, text_files
 
 from support.command_line import Parser, whole
 from support.errors import UserError, exit_with_one_line
@@ -73,11 +73,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("texts", nargs="*", metavar="FILE_OR_FOLDER", help="text files")
     parser.add_argument("--installed", action="store_true", help="read what installed Python packages say of themselves")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.txt", help="where the lines go")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE.txt")
     parser.add_argument("--max_words", type=whole(1), default=20, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--min_words", type=whole(1), default=3, metavar="N", help="(default: %(default)s)")
     args = parser.parse_args(argv)
     if args.installed == bool(args.texts):
         raise UserError("give text files, or --installed")
+    check_out(args.out, args.texts, args.overwrite)
     if args.installed:
         found = dict.fromkeys(s for text in installed_texts() for s in sentences(text) if is_prose(s))
     else:

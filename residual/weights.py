@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 BETAS = tuple(step / 20 for step in range(101))  # 0 to 5; the value that minimises NLL_valid is taken
+MOST_ERROR = 0.2  # of log Z; beyond it few samples decide Z, which is then too small, and all that is computed with it too good
 
 
 def log_normaliser(scores: Tensor, beta: float) -> tuple[float, float]:
     """Logarithm of Z = E_G[exp(β·s)] from scores of own samples of G, and its standard error (delta method).
 
-    The estimate is low by about half the square of the error, as the logarithm is concave.
+    The estimate is low by about half the square of the error, as the logarithm is concave; by far more where the error is large: a
+    few samples then have nearly all the weight, and those with more were not drawn.
 
     Args:
         scores: s, (S,), S ≥ 2.
@@ -32,7 +34,7 @@ def log_normaliser(scores: Tensor, beta: float) -> tuple[float, float]:
 def knowledge(real_scores: Tensor, sample_scores: Tensor, beta: float) -> tuple[float, float]:
     """How many nats a real sequence is likelier under the residual model than under G: β·mean s(real) − log Z, and its error.
 
-    It is the Donsker-Varadhan lower bound of KL(real‖G) at the function β·s.
+    It is the Donsker-Varadhan lower bound of KL(real‖G) at the function β·s, as far as Z is known (`log_normaliser`).
 
     Args:
         real_scores: s of held-out real sequences, (M,); the error of a single one is NaN.
@@ -48,11 +50,14 @@ def knowledge(real_scores: Tensor, sample_scores: Tensor, beta: float) -> tuple[
 def choose_beta(valid_scores: Tensor, sample_scores: Tensor) -> float:
     """The β of BETAS that is best on validation sequences; 0, which is G itself, where no other is better.
 
+    Only those whose log Z is known to MOST_ERROR.
+
     Args:
         valid_scores: s of validation sequences, (M,).
         sample_scores: s of own samples of G, (S,).
     """
-    return max(BETAS, key=lambda beta: (knowledge(valid_scores, sample_scores, beta)[0], -beta))
+    known = [beta for beta in BETAS if not log_normaliser(sample_scores, beta)[1] > MOST_ERROR]  # 0 always is
+    return max(known, key=lambda beta: (knowledge(valid_scores, sample_scores, beta)[0], -beta))
 
 
 def resample(scores: Tensor, beta: float, rng: torch.Generator) -> Tensor:

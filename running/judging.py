@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from generator import Generator
 from metrics import auc, ratio_and_error, sequence_nll, with_errors
 from residual.judges import MOST_UPDATES, Judges, train_judge
 from residual.model import ResidualModel, draw_in_parts
-from residual.weights import choose_beta, effective_candidates, knowledge, log_normaliser
+from residual.weights import MOST_ERROR, choose_beta, effective_candidates, knowledge, log_normaliser
 from running.checkpoint import SavedModels, load_models, saved_generator
 from running.judges_file import end_token, judges_fit, own_discriminator, save_judges
 from running.run_folder import JUDGES, JUDGES_NUMBERS
@@ -85,7 +86,8 @@ def judge_best(folder: Path, data: DataSet, args: argparse.Namespace, show: Call
     """Train --judges judges on the run's best models, as `judge` does, unless there are judges of these models."""
     saved = load_models(folder, None)
     if judges_fit(folder / JUDGES, saved_generator(saved)) and (folder / JUDGES_NUMBERS).is_file():
-        show(f"{folder / JUDGES} is kept: its judges were trained on {saved.path.name} as it is")
+        command = f"python judges.py {shlex.quote(str(folder))} --judges {args.judges} --overwrite trains others"
+        show(f"{folder / JUDGES} is kept: its judges were trained on {saved.path.name} as it is ({command})")
         return
     judge(folder, saved, data, Judging(args.judges, args.seed), show)
 
@@ -127,7 +129,7 @@ def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judgin
     counted = generator.counted(held_out).sum(dim=1)
     nll_test, _ = ratio_and_error(sequence_nll(generator, held_out), counted)
     per_token = counted.double().mean().item()
-    log_z, _ = log_normaliser(for_test, judges.beta)
+    log_z, log_z_error = log_normaliser(for_test, judges.beta)
     groups = for_test[: len(for_test) // CANDIDATES * CANDIDATES].view(-1, CANDIDATES)
     return {
         "judges": len(judges.models),
@@ -135,6 +137,7 @@ def measure(judges: Judges, generator: Generator, data: DataSet, judging: Judgin
         "nll_test": nll_test,
         "residual_nll_test": nll_test - known / per_token,
         **with_errors({"gain_per_token": (known / per_token, error / per_token), "knowledge": (known, error)}),
+        "log_z_error": log_z_error,
         "auc": auc(real, for_test),
         "effective_candidates": effective_candidates(groups, judges.beta),
         "resampled": resampled_measures(generator, judges, data, judging, log_z, held_out, num_test),
@@ -150,5 +153,7 @@ def report(numbers: dict[str, Any], show: Callable[[str], None]) -> None:
     show(f"β {numbers['beta']:g}, chosen on validation sequences; AUC on test sequences {numbers['auc']:.3f}")
     show(f"NLL_test of G {numbers['nll_test']:.4f}; of the residual model {numbers['residual_nll_test']:.4f}, lower by {gain}")
     show(f"a test sequence is likelier by {known} nats under the residual model than under G")
+    if numbers["log_z_error"] > MOST_ERROR:
+        show(f"warning: log Z is uncertain by {numbers['log_z_error']:.2f}, so both gains are too large; more --samples help")
     effective = f"{numbers['effective_candidates']:.1f} of {CANDIDATES}"
     show(f"effective candidates: {effective} ({CANDIDATES}: all equally likely to be kept, 1: one outweighs the rest)")

@@ -83,9 +83,11 @@ def started_from(given: Settings) -> Launch:
     source = load_run(path)
     settings = _with_preset({**inherited(given, source), **given})
     _check_requirements(settings, given)
-    if given.get("patience") and source["state"]["counts"]["epochs_done"]["pretrain_g"] >= settings["pretrain_g_epochs"]:
+    done, ended_early = source["state"]["counts"]["epochs_done"], source.get("best", {}).get("ended_early", False)
+    if given.get("patience") and done["pretrain_g"] >= settings["pretrain_g_epochs"]:
         raise UserError(f"--patience {given['patience']}: the maximum likelihood of --start_from {given['start_from']} is complete")
     args = _with_folders(settings)
+    _check_epochs(args, done, ended_early, "the run of --start_from")
     folders = {Path(folder).resolve() for folder in (args.log_dir, args.eval_log_dir)}
     others = {path.resolve().parent, *map(Path, source["folders"].values())}
     if any(folder.exists() for folder in folders & others):  # a folder that was moved away since is free again
@@ -257,7 +259,9 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     if checkpoint is not None and args.is_train:
         ended_early = checkpoint.get("best", {}).get("ended_early", False)
         _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"], ended_early)
-        if ended_early and args.pretrain_g_epochs != checkpoint["args"]["pretrain_g_epochs"]:
+        done, saved = checkpoint["state"]["counts"]["epochs_done"]["pretrain_g"], checkpoint["args"]
+        at_its_best = ended_early or (saved["patience"] and done == saved["pretrain_g_epochs"])  # G has its best weights again
+        if at_its_best and args.pretrain_g_epochs != saved["pretrain_g_epochs"]:
             raise UserError(
                 f"--pretrain_g_epochs {args.pretrain_g_epochs}: --patience has ended this run's maximum likelihood already"
             )
@@ -303,17 +307,17 @@ def _check_sizes(args: argparse.Namespace) -> None:
         raise UserError(f"--train_size {args.train_size} does not fill one batch of --batch_size {args.batch_size}")
 
 
-def _check_epochs(args: argparse.Namespace, done: dict[str, int], ended_early: bool) -> None:
-    """Refuse to resume with fewer epochs than a phase has made, or with more after a later phase has begun."""
+def _check_epochs(args: argparse.Namespace, done: dict[str, int], ended_early: bool, whose: str = "this run") -> None:
+    """Refuse to go on with fewer epochs than a phase has made, or with more after a later phase has begun."""
     for phase, later, flag in (
         ("pretrain_g", done["pretrain_d"] + done["adversarial"], "pretrain_g_epochs"),
         ("pretrain_d", done["adversarial"], "pretrain_d_epochs"),
         ("adversarial", 0, "total_epochs"),
     ):
         if done[phase] > getattr(args, flag):
-            raise UserError(f"--{flag} {getattr(args, flag)}: this run has made {done[phase]} epochs of that phase already")
+            raise UserError(f"--{flag} {getattr(args, flag)}: {whose} has made {done[phase]} epochs of that phase already")
         wanted = getattr(args, flag) if phase == "pretrain_g" or trains_discriminator(args) else 0
         if later and done[phase] < wanted and not (phase == "pretrain_g" and ended_early):
             raise UserError(
-                f"--{flag} {getattr(args, flag)}: this run finished that phase after {done[phase]} epochs, a later one has begun"
+                f"--{flag} {getattr(args, flag)}: {whose} finished that phase after {done[phase]} epochs, a later one has begun"
             )

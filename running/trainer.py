@@ -242,12 +242,15 @@ class Trainer:
             token: of such a checkpoint, for `remove_run`.
 
         Raises:
-            UserError: a weight is no longer finite; the last checkpoint is left as it was.
+            UserError: a weight, or a mean of gradients, is no longer finite; the last checkpoint is left as it was.
             OSError: the file can't be written.
         """
-        for model in (self.state.generator, self.state.discriminator):
-            if not all(p.isfinite().all() for p in model.parameters()):
-                raise UserError("the weights are no longer finite: a lower learning rate may help")
+        weights = [p for model in (self.state.generator, self.state.discriminator) for p in model.parameters()]
+        if not all(p.isfinite().all() for p in weights):
+            raise UserError("the weights are no longer finite: a lower learning rate may help")
+        means = [value for adam in self.state.optimizers.values() for part in adam.state.values() for value in part.values()]
+        if not all(value.isfinite().all() for value in means):  # a weight whose mean square is infinite never changes again
+            raise UserError("the means of the gradients are no longer finite: a lower learning rate may help")
         log_dir = Path(self.args.log_dir)
         if self.best.models and begun:
             best = {**self.best.state_dict(), "data": self.data.form_state(), "args": vars(self.args)}

@@ -1,8 +1,8 @@
 """A corpus: lines of text in a file or a folder, read once, encoded, split into train, valid and test.
 
 A folder with the files train.txt, valid.txt and test.txt keeps that split, and must have all three. Otherwise the different lines
-are split at random with a seed, 80/10/10, so that equal lines stay together. No sequence of test is also one of valid, and none of
-either is one of train. The vocabulary comes from the training lines alone.
+are split at random with a seed, 80/10/10, so that equal lines stay together. No sequence of valid or test is also one of train, and
+no line of test is one of valid. The vocabulary comes from the training lines alone.
 Encoded corpora go to a cache, where the files' sizes and times of change show whether they are still the same.
 """
 
@@ -253,10 +253,26 @@ def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: st
     for index, split in enumerate(SPLITS):
         own = split_of == index
         lines[split] = _padded(provisional, starts[own], lengths[own], numbers, reading.seq_len)
+    _leave_out_copies(lines, source, notes)
     unknown = {split: (lines[split] == UNKNOWN).sum() / max(1, (lines[split] != END).sum()) for split in SPLITS}
     if any(unknown.values()):
         notes.append("unknown tokens: " + ", ".join(f"{100 * share:.2f} % of {split}" for split, share in unknown.items()))
     return Corpus(vocabulary, lines, notes)
+
+
+def _leave_out_copies(lines: dict[str, np.ndarray], source: str, notes: list[str]) -> None:
+    """Leave out lines of valid and test that only unknown tokens make equal to training lines.
+
+    Not the training lines, of which these are the most frequent patterns.
+    """
+    train = line_hashes(lines["train"])
+    for split in SPLITS[1:]:
+        copied = np.isin(line_hashes(lines[split]), train)
+        if copied.any():
+            notes.append(f"{int(copied.sum())} lines of {split} left out, as with <unk> they are training lines")
+            lines[split] = lines[split][~copied]
+        if not len(lines[split]):
+            raise CorpusError("; ".join([f"{source}: no line is left for {split}", *notes]))
 
 
 def _pieces(

@@ -162,11 +162,7 @@ class TextData(DataSet):
 
     def fresh(self, num: int) -> Tensor:
         """Training lines at random, (num, T)."""
-        return self.fresh_with(num, self.train_rng)
-
-    def fresh_with(self, num: int, rng: torch.Generator) -> Tensor:
-        """Training lines at random from a given stream, (num, T)."""
-        return self._as_tokens(self.train_lines[torch.randint(len(self.train_lines), (num,), generator=rng)])
+        return self._as_tokens(self.train_lines[torch.randint(len(self.train_lines), (num,), generator=self.train_rng)])
 
     def training_bleu(self) -> Bleu:
         """BLEU against the training lines; at most BLEU_REFERENCES of them."""
@@ -206,9 +202,13 @@ class TextData(DataSet):
         return self._as_tokens(torch.from_numpy(self.test[: max(num, len(self.held_out))]))
 
     def final_reference(self, num: int) -> dict[str, float]:
-        """The measures of as many training lines: what generated ones can reach. Self-BLEU and distinct-n depend on the number."""
-        real = self.fresh_with(num, stream(self.seed, "real lines"))
-        return {f"real_{name}": value for name, value in self._likeness(real.cpu().numpy()).items()}
+        """The measures of as many training lines, or of all: what generated ones can reach.
+
+        Self-BLEU and distinct-n depend on the number, and a line drawn twice would have a self-BLEU of 1.
+        """
+        chosen = torch.randperm(len(self.train_lines), generator=stream(self.seed, "real lines"))[:num]
+        real = self.train_lines[chosen].numpy().astype(np.int64)
+        return {f"real_{name}": value for name, value in self._likeness(real).items()}
 
     def summary(self) -> str:
         """Vocabulary, split, and what was done to lines."""

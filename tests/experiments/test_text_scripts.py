@@ -57,6 +57,25 @@ def test_bad_input_ends_with_one_line(command, content, words, tmp_path, capsys)
     assert not (tmp_path / "out.txt").exists()
 
 
+@pytest.mark.parametrize(("command", "text"), [(poems, QUATRAIN), (sentences, "It was a start.")])
+def test_neither_the_users_texts_nor_another_file_are_replaced(command, text, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    source, out = tmp_path / "in/a.txt", tmp_path / "out.txt"
+    source.write_text(text)
+    out.write_text("mine")
+    for given, told in ((source, "one of the texts"), (tmp_path / "in/b.txt", None), (tmp_path / "in/b.txt", "one of the texts")):
+        assert call(command.main, str(tmp_path / "in"), "--out", str(given), "--overwrite") == (2 if told else 0)
+        if told:
+            assert_one_line_error(capsys, told)
+        capsys.readouterr()
+    assert source.read_text() == text
+    assert call(command.main, str(source), "--out", str(out)) == 2
+    assert_one_line_error(capsys, f"{out} exists: choose another name, or --overwrite")
+    assert out.read_text() == "mine"
+    assert call(command.main, str(source), "--out", str(out), "--overwrite") == 0
+    assert out.read_text() != "mine"
+
+
 # Stands for python: notes main.py's flags and leaves a finished run; everything else is run for real.
 STUB = """#!{python}
 import json, pathlib, subprocess, sys

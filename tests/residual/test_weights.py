@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.reference import enumerate_sequences, sequence_probability, tiny_generator
 
-from residual.weights import BETAS, choose_beta, effective_candidates, knowledge, log_normaliser, resample
+from residual.weights import BETAS, MOST_ERROR, choose_beta, effective_candidates, knowledge, log_normaliser, resample
 
 NUMBERS = torch.tensor([9, 3, 1])  # of a sequence, counted from 0 to 26
 SCORES = torch.randn(27, generator=torch.Generator().manual_seed(0))  # s of each sequence
@@ -85,6 +85,18 @@ def test_beta_is_chosen_from_samples_near_1_for_the_exact_log_ratio():
     real, own = (ratio[(model.sample(4000, 3, torch.Generator().manual_seed(6)) * NUMBERS).sum(dim=1)] for model in (REAL, G))
     assert choose_beta(real, own) == pytest.approx(1, abs=0.15)
     assert min(BETAS) == 0 and 1.0 in BETAS
+
+
+def test_a_beta_whose_z_few_samples_decide_is_not_taken():
+    """Judges that tell G's samples apart with certainty: a larger β seems better, as the samples that count in Z are not drawn."""
+    rng = torch.Generator().manual_seed(0)
+    own, real = torch.randn(2000, generator=rng) * 4 - 8, torch.randn(500, generator=rng) * 4 + 8
+    beta = choose_beta(real, own)
+    assert 0 < beta < 0.6
+    assert log_normaliser(own, beta)[1] <= MOST_ERROR < log_normaliser(own, beta + 0.05)[1]
+    exact = beta * -8 + (4 * beta) ** 2 / 2  # of normal scores
+    assert log_normaliser(own, beta)[0] == pytest.approx(exact, abs=2 * MOST_ERROR)
+    assert abs(log_normaliser(own, 3.0)[0] - (3 * -8 + 12**2 / 2)) > 20
 
 
 def chi_squared(drawn, expected):

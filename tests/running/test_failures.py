@@ -58,3 +58,12 @@ def test_characters_that_the_terminal_lacks_are_no_error(tmp_path, monkeypatch):
     assert run("--pretrain_g_epochs", "1", "--total_epochs", "0", *folders(tmp_path)) == 0
     sys.stdout.flush()
     assert rb"\xb1" in terminal.getvalue()  # ± before a standard error
+
+
+def test_means_of_gradients_that_are_not_finite_are_not_saved(tmp_path, capsys):
+    """An Adam whose mean square is infinite changes its weight no more, and the program would refuse the checkpoint."""
+    flags = ["--pretrain_g_epochs", "1", "--pretrain_d_epochs", "2", "--total_epochs", "1", "--d_l2", "1e30"]
+    assert run(*flags, *folders(tmp_path)) == 2
+    assert_one_line_error(capsys, "no longer finite: a lower learning rate may help")
+    assert run("--resume", *folders(tmp_path)) == 2  # from the last good checkpoint, which is read
+    assert_one_line_error(capsys, "no longer finite")

@@ -164,3 +164,19 @@ def test_flags_that_come_too_late_for_maximum_likelihood_are_refused(mle, tmp_pa
     assert run("--start_from", str(tmp_path / "whole/train"), "--patience", "2", *folders(tmp_path / "new")) == 2
     assert_one_line_error(capsys, "--patience 2", "complete")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_run_without_evaluations_does_not_go_on_with_a_maximum_likelihood_that_has_ended(mle, tmp_path):
+    flags = ["--start_from", str(mle / "train"), "--evaluate", "False", "--patience", "0", *ADVERSARIAL, "--pretrain_d_epochs", "1"]
+    assert run(*flags, *folders(tmp_path)) == 0
+    rows = json_lines(tmp_path / "train/training.jsonl")
+    assert [row["phase"] for row in rows] == ["pretrain_d", "adversarial", "adversarial"]
+
+
+def test_epochs_are_not_added_to_a_maximum_likelihood_that_has_gone_back_to_its_best(tmp_path, capsys):
+    """G has earlier weights again, its Adam has not: what followed would be another run."""
+    flags = [*OVERFIT, "--total_epochs", "0", "--patience", "50", *folders(tmp_path)]
+    assert run(*flags, "--pretrain_g_epochs", "8") == 0
+    assert run("--resume", "--pretrain_g_epochs", "12", *folders(tmp_path)) == 2
+    assert_one_line_error(capsys, "--pretrain_g_epochs 12: --patience has ended")
+    assert run("--resume", "--total_epochs", "1", *folders(tmp_path)) == 0

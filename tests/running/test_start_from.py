@@ -4,6 +4,7 @@ import json
 
 import pytest
 from helpers.cli import assert_one_line_error, folders, json_lines, run, same, snapshot, trained_state
+from helpers.stops import STOPPED, run_until
 
 PRETRAINING = ["--pretrain_g_epochs", "3", "--total_epochs", "0", "--train_size", "12"]
 
@@ -111,3 +112,17 @@ def test_flags_that_do_not_fit_end_with_one_line(flags, words, shared, tmp_path,
     assert_one_line_error(capsys, *words)
     assert snapshot(shared) == before
     assert not list(tmp_path.iterdir())
+
+
+def test_a_new_run_that_could_not_be_resumed_is_refused(shared, tmp_path, capsys):
+    """Its source has more epochs of D than the new run is to have."""
+    source = tmp_path / "source"
+    assert run_until("pretrain_d", 3, "--pretrain_g_epochs", "1", "--pretrain_d_epochs", "5", *folders(source)) == STOPPED
+    capsys.readouterr()
+    flags = ["--start_from", str(source / "train"), "--total_epochs", "1", "--pretrain_g_epochs", "1"]
+    flags += folders(tmp_path / "new")
+    assert run(*flags, "--pretrain_d_epochs", "2") == 2
+    assert_one_line_error(capsys, "--pretrain_d_epochs 2: the run of --start_from has made 3 epochs of that phase already")
+    assert not (tmp_path / "new").exists()
+    assert run(*flags, "--pretrain_d_epochs", "4") == 0
+    assert run("--resume", "--total_epochs", "2", *folders(tmp_path / "new")) == 0

@@ -152,6 +152,24 @@ def test_valid_has_no_line_of_test_as_it_chooses_the_epoch_that_is_kept(tmp_path
         load(tmp_path)
 
 
+def test_held_out_lines_that_unknown_words_make_equal_to_training_lines_are_left_out(tmp_path):
+    write(tmp_path / "train.txt", ["page one is here", "page two is here", "a page is here", "one is two"])
+    write(tmp_path / "valid.txt", ["page three is here", "here is a page", "is nine"])
+    write(tmp_path / "test.txt", ["page four is here", "a is here", "is ten"])
+    found = load(tmp_path, min_count=2)
+    assert found.vocabulary.tokens[2:] == ["is", "page", "here", "one", "two"]
+    found = load(tmp_path, min_count=3)
+    assert found.vocabulary.tokens[2:] == ["is", "page", "here"]
+    assert decoded(found, "train") == ["page <unk> is here"] * 2 + ["<unk> page is here", "<unk> is <unk>"]
+    assert decoded(found, "valid") == ["here is <unk> page", "is <unk>"]
+    assert decoded(found, "test") == ["<unk> is here", "is <unk>"]
+    for split in ("valid", "test"):
+        assert f"1 lines of {split} left out, as with <unk> they are training lines" in found.notes
+    write(tmp_path / "test.txt", ["page five is here"])
+    with pytest.raises(CorpusError, match=r"no line is left for test; .*with <unk> they are training lines"):
+        load(tmp_path, min_count=3)
+
+
 def test_pieces_of_long_lines_are_in_one_split_only(tmp_path):
     write(tmp_path / "train.txt", ["a b c d e f", "a b", "g h", "d e f"])
     write(tmp_path / "valid.txt", ["x y z a b c", "g h i"])

@@ -206,6 +206,28 @@ def test_training_and_held_out_lines_never_mix(lines):
     assert len(fixed.train) == 8 and {tuple(row) for row in fixed.train.tolist()} <= train
 
 
+def test_real_lines_are_measured_once_each(tmp_path):
+    """A line that is drawn twice is its own reference in self-BLEU."""
+    lines = tmp_path / "lines.txt"
+    lines.write_text("".join(f"a{i} b{i} c{i} d{i} e{i}\n" for i in range(60)))
+    data, _ = data_of(lines, eval_samples=40)
+    train = len(data.train_lines)
+    assert data.reference["real_distinct1"] == 1 and data.reference["real_distinct_tokens"] == 40 * 5
+    assert data.final_reference(1000)["real_distinct_tokens"] == train * 5
+    assert data.final_reference(1000)["real_self_bleu2"] == data.final_reference(train)["real_self_bleu2"] < 0.1
+
+
+def test_a_run_that_starts_from_another_measures_as_many_real_lines_as_its_own(lines, vocab, tmp_path):
+    flags = ["--dataset", "Text", "--vocab_size", vocab, "--pretrain_g_epochs", "1", "--total_epochs", "0"]
+    source, alone, new = (folders(tmp_path / name) for name in ("source", "alone", "new"))
+    assert run(*flags, "--data_path", str(lines), "--eval_samples", "20", *source) == 0
+    assert run(*flags, "--data_path", str(lines), "--eval_samples", "5", *alone) == 0
+    assert run(*flags, "--start_from", str(tmp_path / "source/train"), "--eval_samples", "5", *new) == 0
+    last = [json_lines(tmp_path / name / "train/metrics.jsonl")[-1] for name in ("source", "alone", "new")]
+    real = [{name: value for name, value in row.items() if name.startswith("real_")} for row in last]
+    assert real[2] == real[1] != real[0]
+
+
 def test_measures_are_those_of_the_lines(lines):
     data, _ = data_of(lines)
     generator = Generator(data.vocab_size, 4, 4, end_token=END)
