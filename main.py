@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import secrets
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -31,9 +30,19 @@ from running.checkpoint import must_fit
 from running.collapse import CollapseWatch
 from running.flags import build_parser
 from running.judging import judge_best
-from running.run_folder import BEGINNING, CONFIG, FINAL, FolderLocks, must_be_files, must_be_free, must_be_writable, remove_run
+from running.run_folder import (
+    BEGINNING,
+    CONFIG,
+    FINAL,
+    FolderLocks,
+    must_be_files,
+    must_be_free,
+    must_be_writable,
+    no_empty_folder,
+    remove_run,
+)
 from running.run_log import RunLog, SilentLog
-from running.settings import Launch, resolve
+from running.settings import Launch, resolve, resume_command
 from running.trainer import Trainer, final_evaluation
 from support import world
 from support.device import choose_device, describe_device
@@ -192,7 +201,7 @@ def train(launch: Launch, device: torch.device) -> int:
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
     versions = {"python": platform.python_version(), "torch": torch.__version__, "device": describe_device(device)}
     versions["draws"] = native.choice().words
-    again = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
+    again = resume_command(log_dir, eval_log_dir)
     try:
         with world.join(device, args.dist_timeout):
             train_together(trainer, checkpoint, versions)
@@ -269,12 +278,14 @@ def main(argv: list[str] | None = None) -> int:
         replaces = launch.checkpoint is not None or args.overwrite
         if not replaces:
             must_be_free(*folders)  # before a folder is made
+        new = [folder for folder in folders if not folder.exists()]
         must_be_writable(*folders)
         locks.take(*folders)
-        must_be_files(*folders)
-        if not replaces:
-            must_be_free(*folders)  # again: another process may have begun and ended a run there before the lock
-        return train(launch, device)
+        with no_empty_folder(*new):
+            must_be_files(*folders)
+            if not replaces:
+                must_be_free(*folders)  # again: another process may have begun and ended a run there before the lock
+            return train(launch, device)
 
 
 if __name__ == "__main__":

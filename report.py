@@ -196,7 +196,7 @@ def notes(rows: list[Row], final: bool, table: Table) -> list[str]:
     found = [f"{row.name}: NLL_valid {row.nll_valid:.4f}" for row in rows if row.nll_valid is not None]
     rows = [row for row in rows if row.original]
     found += [text for row in rows for text in run_notes(row, final)]
-    if table is not ORACLE:
+    if table.paper is not ORACLE.paper:
         return found
     beside_paper = [row for row in rows if summary(row, final, table)["paper"] is not None]
     other_sizes = [row for row in beside_paper if not all(run.settings[k] == v for run in row.runs for k, v in PAPER_SIZES.items())]

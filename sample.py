@@ -45,7 +45,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help=".txt, .npy or .mid; for songs also a folder (default: text to the screen)"
     )
-    parser.add_argument("--length", type=whole(1), metavar="T", help="tokens a sequence, --prime included (default: as trained)")
+    parser.add_argument(
+        "--length",
+        type=whole(1),
+        metavar="T",
+        help="tokens a sequence, --prime included (default: as trained; as many more after a song, or a --prime with that many)",
+    )
     parser.add_argument(
         "--prime",
         metavar="FILE.mid|TEXT",

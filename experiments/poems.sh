@@ -6,7 +6,13 @@
 # paper gives no split, sizes or schedule: these are --preset default, 3000 batches of MLE (where NLL_test is lowest) and 200
 # adversarial epochs. Run it again to go on where it was interrupted. The environment is explained in rows.sh.
 set -euo pipefail
-poems=${1:?usage: poems.sh POEMS.txt [--smoke] [FLAGS...]}
+case ${1:-} in
+  '' | -*)
+    echo "usage: poems.sh POEMS.txt [--smoke] [FLAGS...]" >&2
+    exit 2
+    ;;
+esac
+poems=$1
 shift
 experiment=poems
 . "$(dirname "$0")/rows.sh"

@@ -8,12 +8,18 @@
 # recipe, JUDGES=4 says how many judges. Run it again to go on where it was interrupted. The environment and the flags are
 # explained in rows.sh; there is no --smoke here.
 set -euo pipefail
-kind=${1:?usage: recipes.sh music|oracle|fixed|text [FILE] [FLAGS...]}
+usage() {
+  echo "usage: recipes.sh music|text FILE [FLAGS...], or recipes.sh oracle|fixed [FLAGS...]" >&2
+  exit 2
+}
+[ $# -gt 0 ] || usage
+kind=$1
 shift
 scripts=$(cd "$(dirname "$0")" && pwd)
 case "$kind" in
   music | text)
-    file=${1:?usage: recipes.sh $kind FILE [FLAGS...]}
+    case ${1:-} in '' | -*) usage ;; esac
+    file=$1
     shift
     ;;
   oracle | fixed) ;;

@@ -7,7 +7,14 @@
 # gives no T, vocabulary, split, sizes or schedule: these are --preset default, at most 5000 tokens, 3000 batches of MLE and 200
 # adversarial epochs. Run it again to go on where it was interrupted. The environment is explained in rows.sh.
 set -euo pipefail
-speeches=${1:?usage: speeches.sh SPEECHES.txt [--smoke] [FLAGS...]}
+case ${1:-} in
+  --installed) ;;
+  '' | -*)
+    echo "usage: speeches.sh SPEECHES.txt|--installed [--smoke] [FLAGS...]" >&2
+    exit 2
+    ;;
+esac
+speeches=$1
 shift
 experiment=speeches
 . "$(dirname "$0")/rows.sh"

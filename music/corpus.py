@@ -242,6 +242,7 @@ def _split_by_tune(tunes: dict[str, np.ndarray], source: Path, seed: int) -> dic
     names = list(firsts.values())
     if len(names) < len(SPLITS):
         files = "usable MIDI files" if len(names) == len(tunes) else "different tunes"
+        files = files if len(names) > 1 else files[:-1]
         raise CorpusError(f"{source} holds {len(names)} {files}: a split into train, valid and test needs at least 3")
     order = np.random.default_rng(seed).permutation(len(names))
     held_out = [max(1, round(share * len(names))) for share in SHARES[1:]]

@@ -79,6 +79,8 @@ class Songs(TokenForm):
             tokens = read_tokens(Path(prime), self.grid)
         except MidiError as error:
             raise UserError(f"--prime {prime}: {error}") from error
+        except FileNotFoundError as error:
+            raise UserError(f"--prime {prime}: {error.strerror}; of a run on music it names a MIDI file") from error
         if len(tokens) > LONGEST_PRIME:
             raise UserError(f"--prime {prime}: longer than {LONGEST_PRIME:,} frames")
         return torch.from_numpy(tokens.astype(np.int64))

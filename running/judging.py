@@ -27,6 +27,7 @@ from support.files import write_json
 from support.random_streams import stream
 
 SAMPLES = 20_000  # sequences of G that estimate Z
+SHOWN_EVERY = 1000  # updates of a judge, where there is no progress bar
 CANDIDATES = 8  # of each of the resampled sequences that are measured
 # What the likelihoods of the residual model and draws by few candidates do not give together.
 OF_ONE_DISTRIBUTION = ("entropy_g", "kl_g_oracle", "jsd")
@@ -105,9 +106,11 @@ def trained_judges(
     for number in range(judging.judges):
         with tqdm(total=MOST_UPDATES, desc=f"judge {number + 1}", unit="update", disable=not sys.stderr.isatty()) as bar:
 
-            def advance(update: int, loss: float, bar: tqdm = bar) -> None:
+            def advance(update: int, loss: float, bar: tqdm = bar, name: int = number + 1) -> None:
                 bar.update(update - bar.n)
                 bar.set_postfix(loss=f"{loss:.4f}")
+                if bar.disable and update % SHOWN_EVERY == 0:
+                    show(f"judge {name}: {update} updates so far, cross-entropy {loss:.4f}")
 
             model, updates, loss = train_judge(generator, data, number, judging.seed, advance)
         models.append(model)

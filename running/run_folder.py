@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from support.errors import UserError
@@ -66,6 +68,17 @@ def must_be_writable(*folders: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):
             pass
+
+
+@contextlib.contextmanager
+def no_empty_folder(*new: Path) -> Iterator[None]:
+    """Removes folders that this process has made and locked, where nothing is in them at the end: no run began there."""
+    try:
+        yield
+    finally:
+        for folder in new:
+            with contextlib.suppress(OSError):  # it holds a run
+                folder.rmdir()
 
 
 class FolderLocks:

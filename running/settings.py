@@ -7,6 +7,7 @@ evaluated takes everything from its checkpoint.
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -188,13 +189,26 @@ def _check_own_folders(log_dir: Path, saved: dict[str, str]) -> None:
 
     Its evaluation folder is taken where it lies beside or in the run's, as by default and in this program's experiments.
     """
-    here, eval_log_dir = log_dir.resolve(), Path(saved["eval"])
-    if saved["log"] != str(here):
+    if saved["log"] != str(log_dir.resolve()):
         raise UserError(f"{log_dir} was copied or moved from {saved['log']}: give --eval_log_dir DIR for its evaluations")
+    if not has_its_usual_place(Path(saved["eval"]), log_dir):
+        raise UserError(f"{log_dir} wrote its evaluations to {saved['eval']}: give --eval_log_dir DIR, that folder or another")
+
+
+def has_its_usual_place(eval_log_dir: Path, log_dir: Path) -> bool:
+    """Whether a folder of evaluations, without links, lies beside or in that of its run."""
+    here = log_dir.resolve()
     beside = (here.parent / "eval", here.parent / "eval" / here.name, here.parent.parent / "eval" / here.name)
     inside = ".." not in eval_log_dir.parts and eval_log_dir.is_relative_to(here)
-    if not inside and eval_log_dir not in [folder.resolve() for folder in beside]:
-        raise UserError(f"{log_dir} wrote its evaluations to {eval_log_dir}: give --eval_log_dir DIR, that folder or another")
+    return inside or eval_log_dir in [folder.resolve() for folder in beside]
+
+
+def resume_command(log_dir: Path, eval_log_dir: Path) -> str:
+    """The command that goes on with a run."""
+    command = f"python main.py --resume --log_dir {shlex.quote(str(log_dir))}"
+    if has_its_usual_place(eval_log_dir.resolve(), log_dir):
+        return command
+    return f"{command} --eval_log_dir {shlex.quote(str(eval_log_dir))}"
 
 
 def _existing_run(given: Settings, verb: str) -> Path:

@@ -116,7 +116,12 @@ def boolean(text: str) -> bool:
 
 def boolean_or_auto(text: str) -> bool | str:
     """An argparse type: the same, or auto."""
-    return "auto" if text.lower() == "auto" else boolean(text)
+    if text.lower() == "auto":
+        return "auto"
+    try:
+        return boolean(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error} nor auto") from None
 
 
 class StartFrom(enum.Enum):

@@ -9,6 +9,7 @@ long there, and a sixth longer on free cores. The user's own OMP_WAIT_POLICY or 
 
 import os
 
+import support.quiet_stop  # noqa: F401  before everything that takes time
 from support.standard_streams import open_closed_streams
 from support.torchrun import number_of_ranks
 

@@ -185,6 +185,8 @@ def test_other_sizes_than_the_papers_are_noted(tmp_path, capsys):
     (remark,) = as_json(capsys, "MLE=r", "SeqGAN=r", "other=r")["notes"]
     assert remark.startswith("MLE; SeqGAN: ")
     assert "V = 5000 and T = 20" in remark
+    write_run(tmp_path / "end", [evaluation(0, 3.0, 2.5)], {**evaluation(0, 3.0, 2.5), "auc_d": 0.6}, vocab_size=50)
+    assert any("V = 5000 and T = 20" in note for note in as_json(capsys, "MLE=end", "--final")["notes"])
 
 
 def test_curves_are_medians_over_the_steps_that_all_runs_have(tmp_path):

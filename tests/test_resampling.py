@@ -77,6 +77,16 @@ def test_judges_are_of_the_best_generator_and_their_numbers_of_the_test_sequence
     assert not same(*payload["judges"]["models"])
 
 
+def test_a_long_training_of_judges_is_shown_where_there_is_no_progress_bar(trained, tmp_path, capsys, monkeypatch):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    quickly(monkeypatch)
+    monkeypatch.setattr(judging, "SHOWN_EVERY", 20)
+    assert call(judges.main, str(folder), "--samples", "400", "--judges", "1") == 0
+    out, err = capsys.readouterr()
+    assert "judge 1: 20 updates so far, cross-entropy 0." in out
+    assert err == ""
+
+
 def test_judges_are_not_replaced_unasked_and_a_seed_decides_them(judged, tmp_path, capsys):
     folder = shutil.copytree(judged, tmp_path / "run")
     before = snapshot(folder)

@@ -23,21 +23,16 @@ from support.cache import cache_path, read_cache, write_cache
 from support.files import regular_size
 from text import END, SPECIAL, UNKNOWN
 from text.measures import line_hashes
+from text.splits import SPLITS, CorpusError, leave_out_copies, random_split, without_copies
 from text.tokens import JOINER, SPLITTERS
 from text.vocabulary import Vocabulary
 
-SPLITS = ("train", "valid", "test")
-SHARES = (0.8, 0.1, 0.1)
 CACHE_FORMAT = 3
 MAX_LINE_BYTES = 100_000  # a longer line is a sign that the file does not hold one sequence a line
 MAX_DIFFERENT = 10_000_000  # tokens; each takes about 200 bytes, and no model has so many
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK_BYTES = 2**24  # between two movements of the progress bar
 SEQUENCES_AT_ONCE = 100_000
-
-
-class CorpusError(ValueError):
-    """A file or folder without usable text; the text says in one line what is wrong."""
 
 
 class Reading(NamedTuple):
@@ -178,10 +173,10 @@ def _encode(files: dict[Path, str | None], reading: Reading, progress: Callable[
     hashes = np.frombuffer(encoder.hashes, dtype=np.int64)
     splits = list(files.values())
     if splits[0] is None:
-        split_of, notes = _random_split(hashes, reading.seed, source)
+        split_of, notes = random_split(hashes, reading.seed, source)
     else:
         split_of = np.array([SPLITS.index(split) for split in splits])[np.frombuffer(file_of, dtype=np.int32)]
-        split_of, notes = _without_copies(split_of, hashes)
+        split_of, notes = without_copies(split_of, hashes)
     if empty:
         notes.append(f"{empty} empty lines left out")
     return _build(encoder, split_of, reading, source, notes)
@@ -208,31 +203,6 @@ def _lines(path: Path, bar: Any) -> Iterator[tuple[int, int, bytes]]:
         bar.update(offset - shown)
 
 
-def _random_split(hashes: np.ndarray, seed: int, source: str) -> tuple[np.ndarray, list[str]]:
-    """Splits the different lines 80/10/10, at least one each: the split of each line, (N,)."""
-    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
-    if len(sizes) < len(SPLITS):
-        raise CorpusError(f"{source}: {len(sizes)} different lines; a split into train, valid and test needs at least 3")
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    held_out = [max(1, round(share * len(sizes))) for share in SHARES[1:]]
-    split_of_group = np.zeros(len(sizes), dtype=np.int8)
-    split_of_group[order[: held_out[0]]] = 1
-    split_of_group[order[held_out[0] : sum(held_out)]] = 2
-    copies = len(hashes) - len(sizes)
-    return split_of_group[group.ravel()], [f"{copies} lines occur before: copies are in the split of the first"] if copies else []
-
-
-def _without_copies(split_of: np.ndarray, hashes: np.ndarray, what: str = "lines") -> tuple[np.ndarray, list[str]]:
-    """Takes out of train what valid or test has as well, and out of valid what test has: the split of each line, −1 for none."""
-    notes = []
-    for split, others in ((0, "valid or test"), (1, "test")):
-        copied = (split_of == split) & np.isin(hashes, hashes[split_of > split])
-        if copied.any():
-            notes.append(f"{int(copied.sum())} {what} of {SPLITS[split]} left out, as {others} has them too")
-            split_of = np.where(copied, -1, split_of)
-    return split_of, notes
-
-
 def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: str, notes: list[str]) -> Corpus:
     lengths = np.frombuffer(encoder.lengths, dtype=np.int32).astype(np.int64)
     provisional = np.frombuffer(encoder.tokens, dtype=np.int32)
@@ -240,7 +210,7 @@ def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: st
     starts, lengths, split_of = _pieces(starts, lengths, split_of, reading, notes)
     if reading.long == "split":
         pieces = _padded(provisional, starts, lengths, np.arange(len(encoder.numbers)) + len(SPECIAL), reading.seq_len)
-        split_of, more = _without_copies(split_of, line_hashes(pieces), "pieces")
+        split_of, more = without_copies(split_of, line_hashes(pieces), "pieces")
         notes += more
     missing = [split for index, split in enumerate(SPLITS) if not (split_of == index).any()]
     if missing:
@@ -253,26 +223,11 @@ def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: st
     for index, split in enumerate(SPLITS):
         own = split_of == index
         lines[split] = _padded(provisional, starts[own], lengths[own], numbers, reading.seq_len)
-    _leave_out_copies(lines, source, notes)
+    leave_out_copies(lines, source, notes)
     unknown = {split: (lines[split] == UNKNOWN).sum() / max(1, (lines[split] != END).sum()) for split in SPLITS}
     if any(unknown.values()):
         notes.append("unknown tokens: " + ", ".join(f"{100 * share:.2f} % of {split}" for split, share in unknown.items()))
     return Corpus(vocabulary, lines, notes)
-
-
-def _leave_out_copies(lines: dict[str, np.ndarray], source: str, notes: list[str]) -> None:
-    """Leave out lines of valid and test that only unknown tokens make equal to training lines.
-
-    Not the training lines, of which these are the most frequent patterns.
-    """
-    train = line_hashes(lines["train"])
-    for split in SPLITS[1:]:
-        copied = np.isin(line_hashes(lines[split]), train)
-        if copied.any():
-            notes.append(f"{int(copied.sum())} lines of {split} left out, as with <unk> they are training lines")
-            lines[split] = lines[split][~copied]
-        if not len(lines[split]):
-            raise CorpusError("; ".join([f"{source}: no line is left for {split}", *notes]))
 
 
 def _pieces(

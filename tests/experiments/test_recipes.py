@@ -36,6 +36,13 @@ def test_the_faithful_rows_can_be_left_out(shell, calls):
 @pytest.mark.parametrize("flags", [(), ("tunes",), ("music",), ("oracle", "--smoke")])
 def test_what_is_not_known_or_a_file_that_is_missing_stops_the_script(flags, shell, calls):
     done = shell("recipes.sh", *flags)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert calls() == []
+
+
+@pytest.mark.parametrize(("script", "flags"), [("poems.sh", ()), ("poems.sh", ("--smoke",)), ("speeches.sh", ("--smoke", "a.txt"))])
+def test_the_scripts_on_text_say_what_comes_first(script, flags, shell, calls):
+    done = shell(script, *flags)
+    assert (done.returncode, calls()) == (2, [])
+    assert done.stderr.startswith(f"usage: {script}") and done.stderr.count("\n") == 1

@@ -54,7 +54,7 @@ def test_sample_continues_a_given_melody(finished, tmp_path):
     [
         (["--out", "a.mid", "--num", "2"], "holds one sequence"),
         (["--out", "a.wav"], "must end in"),
-        (["--prime", "none.mid"], "No such file"),
+        (["--prime", "none.mid"], "--prime none.mid: No such file or directory; of a run on music it names a MIDI file"),
         (["--prime", "words.mid"], "not a readable MIDI file"),
         (["--prime", "tune.mid", "--length", "5"], "leaves nothing to add"),
         (["--out", "full"], "exists"),

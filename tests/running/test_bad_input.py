@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from helpers.cli import assert_one_line_error, folders, run, snapshot
+from helpers.cli import assert_one_line_error, call, folders, run, snapshot
+
+import main
 
 BAD_INPUT = {
     "unknown dataset": (["--dataset", "Beethoven"], "Beethoven"),
@@ -36,6 +38,7 @@ BAD_INPUT = {
     "filters without end": (["--d_filters", "1x100000000000000000000"], "--d_filters: widths and numbers must be at most"),
     "sizes whose product has no end": (["--vocab_size", "2147483647", "--g_emb_dim", "2147483647"], "out of memory"),
     "judges of an evaluation": (["--is_train", "False", "--judges", "2", "--log_dir", "x"], "python judges.py RUN"),
+    "neither true nor false nor auto": (["--resume", "logs/train/x"], "'logs/train/x' is neither True nor False nor auto"),
     "an oracle of an evaluation": (["--is_train", "False", "--save_oracle", "o.npz", "--log_dir", "x"], "belongs to a training"),
     "rewards less themselves": (["--reward", "constant", "--baseline", "mean"], "leaves nothing"),
     "tunes without music": (["--data_dir", "x"], "--data_dir has no effect without --dataset Nottingham"),
@@ -71,6 +74,16 @@ def test_a_log_folder_that_is_a_file_or_below_one_is_refused(flag, capsys, tmp_p
     assert run(flag, "file", "--total_epochs", "0") == 2
     assert_one_line_error(capsys, f"{flag} file is no folder")
     assert snapshot(tmp_path) == {"file": b"mine"}
+
+
+def test_a_run_that_is_refused_late_leaves_no_folders(tmp_path, capsys):
+    (tmp_path / "few.txt").write_text("".join(f"{word} {word}\n" for word in "abcdefgh"))
+    (tmp_path / "there").mkdir()
+    flags = ["--dataset", "Text", "--data_path", "few.txt", "--train_size", "64", "--batch_size", "64", "--seq_len", "2"]
+    flags += ["--d_filters", "1x4", "--log_dir", "a/b", "--eval_log_dir", "there"]
+    assert call(main.main, *flags) == 2
+    assert_one_line_error(capsys, "do not fill one batch")
+    assert not (tmp_path / "a/b").exists() and (tmp_path / "there").is_dir()
 
 
 def test_sizes_beyond_the_memory_end_with_one_line(tmp_path, capsys):

@@ -32,6 +32,11 @@ def looked(*values):
     return best, state
 
 
+def test_a_training_that_has_not_helped_is_told():
+    assert looked(2.0, 2.5)[0].summary().endswith("2.5000; no training has helped on validation sequences, are there enough data?")
+    assert "helped" not in looked(2.0, 1.5, 1.7)[0].summary()
+
+
 @pytest.mark.parametrize(
     ("values", "step", "waited"),
     [

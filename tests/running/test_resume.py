@@ -1,12 +1,25 @@
 """--resume: to the same end as an unbroken run, and only where the flags and folders fit."""
 
+import shlex
 import shutil
 
 import pytest
 from helpers.cli import assert_one_line_error, call, folders, json_lines, run, same, scalars, snapshot, trained_state
+from helpers.stops import STOPPED, run_until
 from helpers.whole_run import EPOCHS, WHOLE
 
 import main
+
+
+@pytest.mark.parametrize("place", ["eval", "evaluations of it"])
+def test_the_command_that_is_printed_goes_on(place, tmp_path, capsys):
+    """Also where the evaluations are in a folder that a checkpoint alone may not choose."""
+    (tmp_path / "runs").mkdir()
+    flags = ["--log_dir", str(tmp_path / "runs/mine"), "--eval_log_dir", str(tmp_path / place / "mine")]
+    assert run_until("pretrain_g", 2, *flags) == STOPPED
+    python, name, *again = shlex.split(capsys.readouterr().out.rpartition("Go on with: ")[2])
+    assert (python, name, "--eval_log_dir" in again) == ("python", "main.py", place != "eval")
+    assert call(main.main, *again) == 0
 
 
 def test_a_run_made_in_parts_ends_like_an_unbroken_one(finished, tmp_path):

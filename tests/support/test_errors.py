@@ -25,6 +25,24 @@ def in_shell(command, redirection, *arguments, cwd):
     return subprocess.run(words, cwd=cwd, env=buffered, capture_output=True, text=True, timeout=60)
 
 
+INTERRUPTED_WHERE_TORCH_IS_LOADED = """
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+import {module}
+"""
+
+
+@pytest.mark.parametrize("module", ["main", "sample", "judges"])
+def test_ctrl_c_while_torch_is_loaded_ends_with_one_line(module):
+    command = [sys.executable, "-c", INTERRUPTED_WHERE_TORCH_IS_LOADED.format(module=module)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "stopped\n")
+
+
 UNTIL_TORCH_IS_LOADED = """
 import os, sys
 class Watch:
