@@ -15,7 +15,16 @@ import main
 def test_the_command_that_is_printed_goes_on(place, tmp_path, capsys):
     """Also where the evaluations are in a folder that a checkpoint alone may not choose."""
     (tmp_path / "runs").mkdir()
-    flags = ["--log_dir", str(tmp_path / "runs/mine"), "--eval_log_dir", str(tmp_path / place / "mine")]
+    flags = [
+        "--pretrain_g_epochs",
+        "3",
+        "--total_epochs",
+        "0",
+        "--log_dir",
+        str(tmp_path / "runs/mine"),
+        "--eval_log_dir",
+        str(tmp_path / place / "mine"),
+    ]
     assert run_until("pretrain_g", 2, *flags) == STOPPED
     python, name, *again = shlex.split(capsys.readouterr().out.rpartition("Go on with: ")[2])
     assert (python, name, "--eval_log_dir" in again) == ("python", "main.py", place != "eval")
