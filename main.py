@@ -91,8 +91,7 @@ def make(launch: Launch, state: TrainState, device: torch.device) -> DataSet:
         with must_fit():
             state.load_state_dict(saved)
             data = make_data(args, device, launch.source["data"])
-        if args.eval_samples != launch.source["args"]["eval_samples"]:  # measures of real sequences depend on their number
-            data.reference = data.final_reference(args.eval_samples)
+        data.reference = data.final_reference(args.eval_samples)  # measures of real sequences depend on their number
     for name in ("patience", "judges"):
         if getattr(args, name) and data.valid is None:
             raise UserError(f"--{name} {getattr(args, name)}: there are no validation sequences of {args.seq_len} tokens")
@@ -278,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
         replaces = launch.checkpoint is not None or args.overwrite
         if not replaces:
             must_be_free(*folders)  # before a folder is made
-        new = [folder for folder in folders if not folder.exists()]
+        new = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
         must_be_writable(*folders)
         locks.take(*folders)
         with no_empty_folder(*new):

@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--length",
         type=whole(1),
         metavar="T",
-        help="tokens a sequence, --prime included (default: as trained; as many more after a song, or a --prime with that many)",
+        help="tokens a sequence, --prime included (default: as trained; after a song, or a --prime of that many, as many more)",
     )
     parser.add_argument(
         "--prime",

@@ -32,13 +32,30 @@ switched() {
   echo "$value"
 }
 
+# The last value of a flag, or nothing: value_of NAME FLAGS.
+value_of() {
+  local name=$1 value='' before='' flag
+  shift
+  for flag in "$@"; do
+    [ "$before" != "$name" ] || value=$flag
+    case "$flag" in "$name"=*) value=${flag#*=} ;; esac
+    before=$flag
+  done
+  echo "$value"
+}
+
 fail() {
   echo "error: $1" >&2
   exit 2
 }
 
 resume=$(switched --resume no "$@")
-[ "$resume" != auto ] || resume=no # the same flags start the run and go on with it
+if [ "$resume" = auto ]; then # it has begun where its checkpoint is
+  resume=no
+  log=$(value_of --log_dir "$@")
+  [ -n "$log" ] || log=logs/train/$(value_of --run_name "$@")
+  [ ! -f "$log/last.pt" ] || resume=yes
+fi
 own_data=$resume
 other_run=$resume # whether the settings of another run say where the tunes are
 [ "$(switched --is_train yes "$@")" = yes ] || other_run=yes

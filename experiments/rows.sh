@@ -28,12 +28,24 @@ several="import os, submitit; raise SystemExit(len(os.sched_getaffinity(0)) < 2 
 side_by_side=
 if [ "${SWEEP:-}" != no ] && "$PYTHON" -c "$several" 2>/dev/null; then side_by_side=yes; fi
 
+# finished FOLDER FLAGS...: whether a run has the numbers of its end, those of the judges that its flags ask for included.
+finished() {
+  local folder=$1 judges=0 before='' flag
+  shift
+  for flag in "$@"; do
+    [ "$before" != --judges ] || judges=$flag
+    case "$flag" in --judges=*) judges=${flag#*=} ;; esac
+    before=$flag
+  done
+  [ -f "$folder/final.json" ] && { [ "$judges" = 0 ] || [ -f "$folder/judges.json" ]; }
+}
+
 # train ROW SEED START FLAGS...: the run $runs/ROW-SEED; START is the folder of the run that it begins from, or empty.
 train() {
   local name=$1-$2 seed=$2 start=$3
   local folder=$runs/$name
   shift 3
-  if [ -f "$folder/final.json" ]; then
+  if finished "$folder" ${flags[@]+"${flags[@]}"} "$@"; then
     echo "== $folder is finished"
     return
   fi
@@ -75,6 +87,7 @@ train_planned() {
 make_lines() {
   local source=$1
   shift
+  if [ -e "${source%%,*}" ]; then source=$(cd "$(dirname "$source")" && pwd)/$(basename "$source"); fi
   if [ -f "$lines" ]; then
     if [ -f "$lines.source" ] && [ "$(cat "$lines.source")" != "$source" ]; then
       echo "error: $lines was made from $(cat "$lines.source"), not from $source: give another RUNS=FOLDER" >&2

@@ -72,8 +72,8 @@ class Best:
         """One line on the best epoch, and how far the last one is from it."""
         place = f"epoch {self.where['step']} of G ({self.where['phase']})"
         line = f"best.pt: {place}, NLL_valid {self.nll_valid:.4f}; last.pt: {self.latest['nll_valid']:.4f}"
-        untrained = "; no training has helped on validation sequences, are there enough data?" if self.where["step"] == 0 else ""
-        return line + untrained
+        worse = self.where["step"] == 0 < self.latest["step"]
+        return f"{line}; no epoch lowered NLL_valid: is there enough data?" if worse else line
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: what `Best(**...)` takes."""

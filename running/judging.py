@@ -156,7 +156,7 @@ def report(numbers: dict[str, Any], show: Callable[[str], None]) -> None:
     show(f"β {numbers['beta']:g}, chosen on validation sequences; AUC on test sequences {numbers['auc']:.3f}")
     show(f"NLL_test of G {numbers['nll_test']:.4f}; of the residual model {numbers['residual_nll_test']:.4f}, lower by {gain}")
     show(f"a test sequence is likelier by {known} nats under the residual model than under G")
-    if numbers["log_z_error"] > MOST_ERROR:
-        show(f"warning: log Z is uncertain by {numbers['log_z_error']:.2f}, so both gains are too large; more --samples help")
+    if numbers["log_z_error"] > 2 * MOST_ERROR:  # of other samples than those that chose β
+        show(f"warning: few samples decide Z (log Z ± {numbers['log_z_error']:.2f}): both gains may be wrong; more --samples help")
     effective = f"{numbers['effective_candidates']:.1f} of {CANDIDATES}"
     show(f"effective candidates: {effective} ({CANDIDATES}: all equally likely to be kept, 1: one outweighs the rest)")

@@ -72,12 +72,12 @@ def must_be_writable(*folders: Path) -> None:
 
 @contextlib.contextmanager
 def no_empty_folder(*new: Path) -> Iterator[None]:
-    """Removes folders that this process has made and locked, where nothing is in them at the end: no run began there."""
+    """Removes folders that this process has made, where nothing is in them at the end: no run began there."""
     try:
         yield
     finally:
-        for folder in new:
-            with contextlib.suppress(OSError):  # it holds a run
+        for folder in sorted(new, key=lambda path: len(path.parts), reverse=True):  # the inner ones first
+            with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
 
 

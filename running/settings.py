@@ -273,12 +273,20 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     if checkpoint is not None and args.is_train:
         ended_early = checkpoint.get("best", {}).get("ended_early", False)
         _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"], ended_early)
-        done, saved = checkpoint["state"]["counts"]["epochs_done"]["pretrain_g"], checkpoint["args"]
-        at_its_best = ended_early or (saved["patience"] and done == saved["pretrain_g_epochs"])  # G has its best weights again
-        if at_its_best and args.pretrain_g_epochs != saved["pretrain_g_epochs"]:
-            raise UserError(
-                f"--pretrain_g_epochs {args.pretrain_g_epochs}: --patience has ended this run's maximum likelihood already"
-            )
+        _check_added_epochs(args, checkpoint)
+
+
+def _check_added_epochs(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
+    """Refuse more epochs of a maximum likelihood that --patience has ended, or in which G has gone back to an earlier epoch."""
+    saved, done, best = checkpoint["args"], checkpoint["state"]["counts"]["epochs_done"]["pretrain_g"], checkpoint.get("best", {})
+    if args.pretrain_g_epochs == saved["pretrain_g_epochs"]:
+        return
+    given = f"--pretrain_g_epochs {args.pretrain_g_epochs}"
+    if best.get("ended_early", False):
+        raise UserError(f"{given}: --patience has ended this run's maximum likelihood already")
+    where = best.get("where", {}).get("step", done)
+    if saved["patience"] and done == saved["pretrain_g_epochs"] and where < done:
+        raise UserError(f"{given}: G has its weights of epoch {where} again (--patience), its optimiser has not; start a new run")
 
 
 def _check_recipe(args: argparse.Namespace) -> None:
@@ -287,8 +295,8 @@ def _check_recipe(args: argparse.Namespace) -> None:
         what = "--reward shuffled" if args.reward == "shuffled" else f"--baseline {args.baseline}"
         flag = "batch_size" if args.policy_batch is None else "policy_batch"
         raise UserError(f"{what} needs other sequences in the batch: --{flag} is 1")
-    nothing_else = args.mle_share < 1 and not args.kl_weight
-    if args.reward == "constant" and args.baseline != "none" and nothing_else:
+    no_other_term = args.mle_share < 1 and not args.kl_weight
+    if args.reward == "constant" and args.baseline != "none" and no_other_term:
         raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")
     if args.reward == "original" and args.variable_length:
         raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")

@@ -6,12 +6,14 @@
 import sys
 from types import TracebackType
 
+_earlier = sys.excepthook  # a debugger's, perhaps
+
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
     else:
-        sys.__excepthook__(kind, error, trace)
+        _earlier(kind, error, trace)
 
 
 sys.excepthook = _show

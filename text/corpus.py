@@ -1,9 +1,9 @@
 """A corpus: lines of text in a file or a folder, read once, encoded, split into train, valid and test.
 
 A folder with the files train.txt, valid.txt and test.txt keeps that split, and must have all three. Otherwise the different lines
-are split at random with a seed, 80/10/10, so that equal lines stay together. No sequence of valid or test is also one of train, and
-no line of test is one of valid. The vocabulary comes from the training lines alone.
-Encoded corpora go to a cache, where the files' sizes and times of change show whether they are still the same.
+are split at random with a seed, 80/10/10, so that equal lines stay together (text/splits.py). The vocabulary comes from the
+training lines alone. Encoded corpora go to a cache, where the files' sizes and times of change show whether they are still the
+same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import numpy as np
 from support.cache import cache_path, read_cache, write_cache
 from support.files import regular_size
 from text import END, SPECIAL, UNKNOWN
-from text.measures import line_hashes
 from text.splits import SPLITS, CorpusError, leave_out_copies, random_split, without_copies
 from text.tokens import JOINER, SPLITTERS
 from text.vocabulary import Vocabulary
@@ -208,10 +207,6 @@ def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: st
     provisional = np.frombuffer(encoder.tokens, dtype=np.int32)
     starts = np.cumsum(lengths) - lengths
     starts, lengths, split_of = _pieces(starts, lengths, split_of, reading, notes)
-    if reading.long == "split":
-        pieces = _padded(provisional, starts, lengths, np.arange(len(encoder.numbers)) + len(SPECIAL), reading.seq_len)
-        split_of, more = without_copies(split_of, line_hashes(pieces), "pieces")
-        notes += more
     missing = [split for index, split in enumerate(SPLITS) if not (split_of == index).any()]
     if missing:
         reason = f" of at most --seq_len {reading.seq_len} tokens" if reading.long == "drop" else ""
@@ -223,7 +218,7 @@ def _build(encoder: _Encoder, split_of: np.ndarray, reading: Reading, source: st
     for index, split in enumerate(SPLITS):
         own = split_of == index
         lines[split] = _padded(provisional, starts[own], lengths[own], numbers, reading.seq_len)
-    leave_out_copies(lines, source, notes)
+    notes += leave_out_copies(lines)
     unknown = {split: (lines[split] == UNKNOWN).sum() / max(1, (lines[split] != END).sum()) for split in SPLITS}
     if any(unknown.values()):
         notes.append("unknown tokens: " + ", ".join(f"{100 * share:.2f} % of {split}" for split, share in unknown.items()))

@@ -1,4 +1,7 @@
-"""Which lines of a text are trained on, and which are held out: no sequence of valid or test is also one of train.
+"""Which lines of a text are trained on, and which are held out: none is in two of train, valid and test.
+
+Lines are compared as they are in the file. What unknown tokens, or cutting long lines into pieces, makes equal to training
+sequences is left out of valid and test as well, unless that is a large part of them.
 
 Shapes: N lines, T tokens each.
 """
@@ -11,6 +14,7 @@ from text.measures import line_hashes
 
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.1, 0.1)
+MOST_COPIES = 0.1  # of valid or test that are left out
 
 
 class CorpusError(ValueError):
@@ -31,27 +35,36 @@ def random_split(hashes: np.ndarray, seed: int, source: str) -> tuple[np.ndarray
     return split_of_group[group.ravel()], [f"{copies} lines occur before: copies are in the split of the first"] if copies else []
 
 
-def without_copies(split_of: np.ndarray, hashes: np.ndarray, what: str = "lines") -> tuple[np.ndarray, list[str]]:
+def without_copies(split_of: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Takes out of train what valid or test has as well, and out of valid what test has: the split of each line, −1 for none."""
     notes = []
     for split, others in ((0, "valid or test"), (1, "test")):
         copied = (split_of == split) & np.isin(hashes, hashes[split_of > split])
         if copied.any():
-            notes.append(f"{int(copied.sum())} {what} of {SPLITS[split]} left out, as {others} has them too")
+            notes.append(f"{int(copied.sum())} lines of {SPLITS[split]} left out, as {others} has them too")
             split_of = np.where(copied, -1, split_of)
     return split_of, notes
 
 
-def leave_out_copies(lines: dict[str, np.ndarray], source: str, notes: list[str]) -> None:
-    """Leave out lines of valid and test that only unknown tokens make equal to training lines.
+def leave_out_copies(lines: dict[str, np.ndarray]) -> list[str]:
+    """Leave out sequences of valid and test that only unknown tokens, or pieces of lines, make equal to training ones.
 
-    Not the training lines, of which these are the most frequent patterns.
+    Not the training ones, which are the most frequent patterns of the text. Where they are more than MOST_COPIES of a split they
+    stay: sequences so short, or of so few tokens, repeat each other, and what is left would be the unusual ones.
+
+    Args:
+        lines: the sequences of each split, (N, T); changed.
+
+    Returns:
+        Notes for the user.
     """
-    train = line_hashes(lines["train"])
+    train, notes = line_hashes(lines["train"]), []
     for split in SPLITS[1:]:
         copied = np.isin(line_hashes(lines[split]), train)
-        if copied.any():
-            notes.append(f"{int(copied.sum())} lines of {split} left out, as with <unk> they are training lines")
+        number, share = int(copied.sum()), float(copied.mean())
+        if share > MOST_COPIES:
+            notes.append(f"{100 * share:.0f} % of {split} are training sequences too, being short or of few tokens; they stay")
+        elif number:
+            notes.append(f"{number} sequences of {split} left out, as with <unk> or as pieces they are training sequences")
             lines[split] = lines[split][~copied]
-        if not len(lines[split]):
-            raise CorpusError("; ".join([f"{source}: no line is left for {split}", *notes]))
+    return notes

@@ -121,10 +121,13 @@ def test_the_scripts_train_every_row_once_and_print_the_paper_beside(script, tex
             assert (tmp_path / given["--data_path"]).is_file()
             assert ("--start_from" in given) == ("mle" not in given["--log_dir"])
     (tmp_path / "other.txt").write_text(text)
-    command = ["bash", str(ROOT / "experiments" / script), "other.txt"]
-    done = subprocess.run(command, cwd=tmp_path, env={**clean, "PYTHON": str(stub)}, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1 and "made from text.txt" in done.stderr and "RUNS" in done.stderr
+    environment = {**clean, "PYTHON": str(stub), "SEEDS": "2", "SWEEP": "no"}
+    for name, status in (("other.txt", 2), (str(tmp_path / "text.txt"), 0)):  # the latter is the same by another name
+        command = ["bash", str(ROOT / "experiments" / script), name]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == status
+        assert done.stderr.count("\n") == (1 if status else 0)
+        assert ("text.txt, " in done.stderr and "RUNS" in done.stderr) == bool(status)
 
 
 def test_the_table_of_speeches_has_two_numbers_of_the_paper_and_the_real_lines(tmp_path, capsys):

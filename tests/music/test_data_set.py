@@ -97,7 +97,7 @@ def test_resuming_ends_with_the_same_weights_and_refuses_other_tunes(finished, t
     before = snapshot(tmp_path / "train")
     capsys.readouterr()
     assert call(main.main, *again, "--total_epochs", "6") == 2
-    assert_one_line_error(capsys, "not those that this run began with")
+    assert_one_line_error(capsys, "not the tunes that this run began with")
     assert snapshot(tmp_path / "train") == before
 
 

@@ -155,9 +155,17 @@ def test_the_same_command_starts_a_run_and_goes_on_with_it(tunes, tmp_path):
     project, here = tmp_path / "project", tmp_path / "here"
     project.mkdir()
     here.mkdir()
-    for done in (2, 3):
-        flags = ("--run_name", "one", "--resume", "auto", "--pretrain_g_epochs", str(done))
+    for flags in (["--run_name", "one", "--resume", "auto"], ["--run_name=one", "--resume=auto", "--pretrain_g_epochs", "3"]):
         run = shell(project, *flags, cwd=here, NOTTINGHAM_ZIP=zipped)
         assert run.returncode == 0, run.stderr
         assert json.loads((here / "logs/train/one/config.json").read_text())["args"]["dataset"] == "Nottingham"
     assert "after 2 epochs of pretrain_g" in run.stdout
+
+
+@pytest.mark.parametrize("flags", [["--run_name", "a"], ["--log_dir=b"], ["--run_name", "x", "--log_dir", "b"]])
+def test_a_run_that_has_begun_goes_on_with_its_own_settings(flags, tmp_path):
+    for folder in ("logs/train/a", "b"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "last.pt").touch()
+    done = shell(tmp_path, *flags, "--resume", "auto", PYTHON="echo")  # without the tunes
+    assert done.returncode == 0 and "--dataset" not in done.stdout and "500" not in done.stdout

@@ -80,10 +80,12 @@ def test_a_run_that_is_refused_late_leaves_no_folders(tmp_path, capsys):
     (tmp_path / "few.txt").write_text("".join(f"{word} {word}\n" for word in "abcdefgh"))
     (tmp_path / "there").mkdir()
     flags = ["--dataset", "Text", "--data_path", "few.txt", "--train_size", "64", "--batch_size", "64", "--seq_len", "2"]
-    flags += ["--d_filters", "1x4", "--log_dir", "a/b", "--eval_log_dir", "there"]
-    assert call(main.main, *flags) == 2
-    assert_one_line_error(capsys, "do not fill one batch")
-    assert not (tmp_path / "a/b").exists() and (tmp_path / "there").is_dir()
+    flags += ["--d_filters", "1x4"]
+    before = sorted(tmp_path.iterdir())
+    for log_dir, eval_log_dir in (("a/b", "there"), ("c/d", "c/d/eval"), ("there/e", "f/g")):
+        assert call(main.main, *flags, "--log_dir", log_dir, "--eval_log_dir", eval_log_dir) == 2
+        assert_one_line_error(capsys, "do not fill one batch")
+        assert sorted(tmp_path.iterdir()) == before and not list((tmp_path / "there").iterdir())
 
 
 def test_sizes_beyond_the_memory_end_with_one_line(tmp_path, capsys):

@@ -178,5 +178,13 @@ def test_epochs_are_not_added_to_a_maximum_likelihood_that_has_gone_back_to_its_
     flags = [*OVERFIT, "--total_epochs", "0", "--patience", "50", *folders(tmp_path)]
     assert run(*flags, "--pretrain_g_epochs", "8") == 0
     assert run("--resume", "--pretrain_g_epochs", "12", *folders(tmp_path)) == 2
-    assert_one_line_error(capsys, "--pretrain_g_epochs 12: --patience has ended")
+    assert_one_line_error(capsys, "--pretrain_g_epochs 12: G has its weights of epoch", "again")
     assert run("--resume", "--total_epochs", "1", *folders(tmp_path)) == 0
+
+
+def test_epochs_can_be_added_where_the_last_one_is_the_best(tmp_path, monkeypatch):
+    planned(monkeypatch, [5.0, 4.0, 3.0, 2.0, 1.0, 0.5, 0.4])
+    flags = ["--pretrain_g_epochs", "2", "--total_epochs", "0", "--eval_every", "1", "--patience", "9", *folders(tmp_path)]
+    assert run(*flags) == 0
+    assert run("--resume", "--pretrain_g_epochs", "3", *folders(tmp_path)) == 0
+    assert epochs_of_g(tmp_path) == [1, 2, 3]

@@ -93,7 +93,7 @@ def test_a_run_goes_on_only_with_its_own_text(lines, vocab, tmp_path, capsys):
     before = snapshot(tmp_path / "train")
     capsys.readouterr()
     assert call(main.main, *again[:-1], "6", "--data_path", str(moved)) == 2
-    assert_one_line_error(capsys, "not the one that this run began with")
+    assert_one_line_error(capsys, "not the text that this run began with")
     assert snapshot(tmp_path / "train") == before
 
 

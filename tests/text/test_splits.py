@@ -53,28 +53,35 @@ def test_valid_has_no_line_of_test_as_it_chooses_the_epoch_that_is_kept(tmp_path
 
 def test_held_out_lines_that_unknown_words_make_equal_to_training_lines_are_left_out(tmp_path):
     write(tmp_path / "train.txt", ["page one is here", "page two is here", "a page is here", "one is two"])
-    write(tmp_path / "valid.txt", ["page three is here", "here is a page", "is nine"])
-    write(tmp_path / "test.txt", ["page four is here", "a is here", "is ten"])
+    others = [["page", "is", "here"][i % 3] + " is" * (i // 3 + 1) for i in range(12)]
+    write(tmp_path / "valid.txt", ["page three is here", *(f"{line} page" for line in others)])
+    write(tmp_path / "test.txt", ["page four is here", *(f"{line} here" for line in others)])
     found = load(tmp_path, min_count=2)
-    assert found.vocabulary.tokens[2:] == ["is", "page", "here", "one", "two"]
+    assert [len(found.lines[split]) for split in SPLITS] == [4, 13, 13]
     found = load(tmp_path, min_count=3)
     assert found.vocabulary.tokens[2:] == ["is", "page", "here"]
     assert decoded(found, "train") == ["page <unk> is here"] * 2 + ["<unk> page is here", "<unk> is <unk>"]
-    assert decoded(found, "valid") == ["here is <unk> page", "is <unk>"]
-    assert decoded(found, "test") == ["<unk> is here", "is <unk>"]
-    for split in ("valid", "test"):
-        assert f"1 lines of {split} left out, as with <unk> they are training lines" in found.notes
-    write(tmp_path / "test.txt", ["page five is here"])
-    with pytest.raises(CorpusError, match=r"no line is left for test; .*with <unk> they are training lines"):
-        load(tmp_path, min_count=3)
+    for split, word in (("valid", "page"), ("test", "here")):
+        assert decoded(found, split) == [" ".join(f"{line} {word}".split()[:6]) for line in others]
+        assert f"1 sequences of {split} left out, as with <unk> or as pieces they are training sequences" in found.notes
 
 
-def test_pieces_of_long_lines_are_in_one_split_only(tmp_path):
-    write(tmp_path / "train.txt", ["a b c d e f", "a b", "g h", "d e f"])
-    write(tmp_path / "valid.txt", ["x y z a b c", "g h i"])
-    write(tmp_path / "test.txt", ["d e f x y z"])
-    found = load(tmp_path, kind="words", seq_len=3, long="split")
-    assert decoded(found, "train") == ["a b", "g h"]  # lines that go on otherwise are no copies
-    assert [len(found.lines[split]) for split in SPLITS] == [2, 2, 2]
-    assert "3 pieces of train left out, as valid or test has them too" in found.notes
-    assert "1 pieces of valid left out, as test has them too" in found.notes
+def test_where_much_of_valid_or_test_would_be_left_out_it_stays(tmp_path):
+    """What is left would be the unusual lines, by which epochs would be chosen."""
+    write(tmp_path / "train.txt", ["a b c a b c", "c a b"])
+    write(tmp_path / "valid.txt", ["b b a b c", "c c"])
+    write(tmp_path / "test.txt", ["a b c c c c"])
+    found = load(tmp_path, seq_len=3, long="split")
+    assert decoded(found, "train") == ["a b c", "a b c", "c a b"]
+    assert (decoded(found, "valid"), decoded(found, "test")) == (["b b a", "b c", "c c"], ["a b c", "c c c"])
+    assert "50 % of test are training sequences too, being short or of few tokens; they stay" in found.notes
+
+
+def test_pieces_of_held_out_lines_that_are_training_pieces_are_left_out(tmp_path):
+    write(tmp_path / "train.txt", ["a b c d e f", "a b", "g h"])
+    write(tmp_path / "valid.txt", ["x y z a b c", *(f"{i} {i}" for i in range(10))])
+    write(tmp_path / "test.txt", ["u v w", "y", *(f"{i} {i} {i}" for i in range(10))])
+    found = load(tmp_path, seq_len=3, long="split")
+    assert decoded(found, "train") == ["a b c", "d e f", "a b", "g h"]
+    assert [len(found.lines[split]) for split in SPLITS] == [4, 11, 12]
+    assert "1 sequences of valid left out, as with <unk> or as pieces they are training sequences" in found.notes
