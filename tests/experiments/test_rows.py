@@ -1,6 +1,10 @@
 """rows.sh: runs that are finished are skipped, interrupted ones go on."""
 
+import os
+import subprocess
+
 import pytest
+from helpers.cli import ROOT
 
 
 @pytest.mark.parametrize("script", ["table1.sh", "figure3.sh"])
@@ -36,3 +40,20 @@ def test_a_run_interrupted_before_its_first_checkpoint_begins_anew(shell, calls)
     found = dict(calls())
     assert "--overwrite" in found.pop("logs/table1/mle-1")
     assert not [flags for flags in found.values() if "--overwrite" in flags or "--resume" in flags]
+
+
+def test_a_run_is_finished_when_the_judges_that_it_is_to_have_are_trained(tmp_path):
+    """The last --judges counts."""
+    command = 'experiment=x; given=("$@"); set --; . "$0"; finished run ${given[@]+"${given[@]}"}'
+    (tmp_path / "run").mkdir()
+
+    def finished(*flags):
+        words = ["bash", "-euc", command, str(ROOT / "experiments/rows.sh"), *flags]
+        return subprocess.run(words, cwd=tmp_path, env={**os.environ, "SWEEP": "no"}, check=False).returncode == 0
+
+    assert not finished()
+    (tmp_path / "run/final.json").touch()
+    assert finished() and finished("--judges", "2", "--judges", "0") and finished("--judges=0")
+    assert not finished("--judges", "2") and not finished("--judges", "0", "--judges=1")
+    (tmp_path / "run/judges.json").touch()
+    assert finished("--judges", "2")

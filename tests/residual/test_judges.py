@@ -18,7 +18,7 @@ from metrics import sequence_nll
 from residual.judges import Judges, cross_entropy, logit, train_judge
 from running.checkpoint import SavedModels, save_checkpoint
 from running.judges_file import find_judges, save_judges
-from running.judging import Judging, measure
+from running.judging import Judging, measure, report
 from support.errors import UserError
 from support.random_streams import stream
 from train_state import make_generator
@@ -286,3 +286,14 @@ def test_test_sequences_do_not_choose_beta(monkeypatch):
         chosen.append(numbers["beta"])
         known.append(numbers["knowledge"])
     assert chosen[0] == chosen[1] > 0 and known[0] != known[1]
+
+
+@pytest.mark.parametrize(("error", "warned"), [(0.1, False), (0.3, False), (0.5, True)])
+def test_numbers_of_judges_that_few_samples_decide_are_said_to_be_uncertain(error, warned):
+    """β is chosen by other samples, so that an error a little above its bound is usual."""
+    lines = []
+    numbers = dict.fromkeys(
+        ("beta", "nll_test", "residual_nll_test", "gain_per_token", "knowledge", "auc", "effective_candidates"), 1.0
+    )
+    report({**numbers, "log_z_error": error}, lines.append)
+    assert any("few samples decide Z" in line and "--samples" in line for line in lines) == warned
