@@ -277,8 +277,7 @@ def main(argv: list[str] | None = None) -> int:
         replaces = launch.checkpoint is not None or args.overwrite
         if not replaces:
             must_be_free(*folders)  # before a folder is made
-        new = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
-        must_be_writable(*folders)
+        new = must_be_writable(*folders)
         locks.take(*folders)
         with no_empty_folder(*new):
             must_be_files(*folders)

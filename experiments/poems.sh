@@ -20,6 +20,6 @@ experiment=poems
 characters=${CHARACTERS:-20}
 mkdir -p "$runs"
 lines=$runs/quatrains.txt
-make_lines "$poems, CHARACTERS=$characters" "$here/experiments/poems.py" "$poems" --characters "$characters"
+make_lines "$poems" "CHARACTERS=$characters" "$here/experiments/poems.py" "$poems" --characters "$characters"
 data=(--dataset Text --data_path "$lines" --tokens chars --seq_len "$characters")
 text_table 2

@@ -61,10 +61,8 @@ judge() { # judge FOLDER NUMBER
   if [ ! -f "$1/judges.json" ]; then "$PYTHON" "$here/judges.py" "$1" --judges "$2" --overwrite ${threads[@]+"${threads[@]}"}; fi
 }
 
-threads=()
-for ((i = 0; i < ${#flags[@]}; i++)); do
-  if [ "${flags[i]}" = --threads ]; then threads=(--threads "${flags[i + 1]}"); fi
-done
+threads=$(value_of --threads ${flags[@]+"${flags[@]}"})
+threads=(${threads:+--threads "$threads"})
 for seed in "${seeds[@]}"; do
   if [ "${FAITHFUL-yes}" = yes ]; then
     preset=$faithful

@@ -28,16 +28,24 @@ several="import os, submitit; raise SystemExit(len(os.sched_getaffinity(0)) < 2 
 side_by_side=
 if [ "${SWEEP:-}" != no ] && "$PYTHON" -c "$several" 2>/dev/null; then side_by_side=yes; fi
 
-# finished FOLDER FLAGS...: whether a run has the numbers of its end, those of the judges that its flags ask for included.
-finished() {
-  local folder=$1 judges=0 before='' flag
+# value_of NAME FLAGS...: the last value of a flag, or nothing.
+value_of() {
+  local name=$1 value='' before='' flag
   shift
   for flag in "$@"; do
-    [ "$before" != --judges ] || judges=$flag
-    case "$flag" in --judges=*) judges=${flag#*=} ;; esac
+    [ "$before" != "$name" ] || value=$flag
+    case "$flag" in "$name"=*) value=${flag#*=} ;; esac
     before=$flag
   done
-  [ -f "$folder/final.json" ] && { [ "$judges" = 0 ] || [ -f "$folder/judges.json" ]; }
+  echo "$value"
+}
+
+# finished FOLDER FLAGS...: whether a run has the numbers of its end, those of the judges that its flags ask for included.
+finished() {
+  local folder=$1 judges
+  shift
+  judges=$(value_of --judges "$@")
+  [ -f "$folder/final.json" ] && { [ "${judges:-0}" = 0 ] || [ -f "$folder/judges.json" ]; }
 }
 
 # train ROW SEED START FLAGS...: the run $runs/ROW-SEED; START is the folder of the run that it begins from, or empty.
@@ -83,11 +91,13 @@ train_planned() {
     --preset "$preset" "${data[@]}" "${planned[@]}"
 }
 
-# make_lines SOURCE COMMAND...: the file $lines, made by a Python command, or as it is where it was made from the same source before.
+# make_lines TEXTS SETTING COMMAND...: the file $lines, made by a Python command from TEXTS (a file, a folder, or a flag), or as it is where
+# it was made from the same texts with the same setting before.
 make_lines() {
-  local source=$1
-  shift
-  if [ -e "${source%%,*}" ]; then source=$(cd "$(dirname "$source")" && pwd)/$(basename "$source"); fi
+  local source=$1 setting=$2
+  shift 2
+  if [ -e "$source" ]; then source=$(cd "$(dirname "$source")" && pwd)/$(basename "$source"); fi
+  source="$source, $setting"
   if [ -f "$lines" ]; then
     if [ -f "$lines.source" ] && [ "$(cat "$lines.source")" != "$source" ]; then
       echo "error: $lines was made from $(cat "$lines.source"), not from $source: give another RUNS=FOLDER" >&2

@@ -22,6 +22,6 @@ experiment=speeches
 words=${WORDS:-20}
 mkdir -p "$runs"
 lines=$runs/sentences.txt
-make_lines "$speeches, WORDS=$words" "$here/experiments/sentences.py" "$speeches" --max_words "$words"
+make_lines "$speeches" "WORDS=$words" "$here/experiments/sentences.py" "$speeches" --max_words "$words"
 data=(--dataset Text --data_path "$lines" --tokens words --seq_len "$words" --max_vocab 5000)
 text_table 3

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 BETAS = tuple(step / 20 for step in range(101))  # 0 to 5; the value that minimises NLL_valid is taken
-MOST_ERROR = 0.2  # of log Z; beyond it few samples decide Z, which is then too small, and all that is computed with it too good
+MOST_ERROR = 0.2  # of log Z; beyond it a few samples decide Z, and all that is computed with it
 
 
 def log_normaliser(scores: Tensor, beta: float) -> tuple[float, float]:

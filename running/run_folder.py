@@ -62,12 +62,21 @@ def must_be_free(log_dir: Path, eval_log_dir: Path) -> None:
         raise UserError(f"{found[0].parent} already holds a run: {ways}")
 
 
-def must_be_writable(*folders: Path) -> None:
-    """Make folders and check that they can be written: TensorBoard's writer fails later, with a traceback. Raises OSError."""
+def must_be_writable(*folders: Path) -> list[Path]:
+    """Make folders and check that they can be written: TensorBoard's writer fails later, with a traceback.
+
+    Returns:
+        Those that were not there, with the folders that they are in.
+
+    Raises:
+        OSError: one can't be made or written.
+    """
+    new = [path for folder in folders for path in (folder, *folder.parents) if not path.exists()]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable."):
             pass
+    return new
 
 
 @contextlib.contextmanager
