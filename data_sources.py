@@ -15,7 +15,7 @@ ORACLE = DataSource(
     module="data_loader",
     name="OracleData",
     has_oracle=True,
-    tuned=dict(g_emb_dropout=0.0, g_dropout=0.0),  # fresh batches cannot be overfitted; with --train_size, set both
+    presets={"tuned": dict(g_emb_dropout=0.0, g_dropout=0.0)},  # fresh batches cannot be overfitted; with --train_size, set both
     flags=(
         _flag(
             name="oracle_seed",

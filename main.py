@@ -25,6 +25,7 @@ from data_set import DataSet
 from fast import native
 from oracle import save_oracle
 from running import memory
+from running.adversarial_summary import adversarial_summary
 from running.best import Best
 from running.checkpoint import must_fit
 from running.collapse import CollapseWatch
@@ -42,6 +43,7 @@ from running.run_folder import (
     remove_run,
 )
 from running.run_log import RunLog, SilentLog
+from running.runs import read_evaluations
 from running.settings import Launch, resolve, resume_command
 from running.trainer import Trainer, final_evaluation
 from support import world
@@ -109,8 +111,8 @@ def load(checkpoint: dict[str, Any], launch: Launch, state: TrainState, device: 
 def best_so_far(launch: Launch, state: TrainState, data: DataSet) -> Best:
     """The best evaluation of a run that goes on, or of the one that it starts from."""
     if launch.source is None:
-        return Best(**(launch.checkpoint or {}).get("best", {}))
-    best = Best(**launch.source.get("best", {}))
+        return Best() if launch.checkpoint is None else Best(**launch.checkpoint["best"])
+    best = Best(**launch.source["best"])
     if not launch.args.evaluate:  # none will be compared with it; but a maximum likelihood that has ended stays so
         return Best(ended_early=best.ended_early)
     best.measure_again(state, data)
@@ -164,12 +166,12 @@ def train_together(trainer: Trainer, checkpoint: dict[str, Any], versions: dict[
         versions: for config.json.
     """
     log, folders = trainer.log, trainer.log.folders
-    new = not checkpoint.get("begun", bool(checkpoint))
+    new = not checkpoint.get("begun", False)
     begins = torch.tensor([new, *trainer.state.epochs_done.values(), trainer.args.batch_size], dtype=torch.float64)
     world.must_be_alike([*begins.to(trainer.state.generator.device)], "all processes must see the same folder of the run")
     if is_first():  # all ranks have read their files, so that one may write some
         if new:
-            begin_logs(trainer, checkpoint.get("token", "") if checkpoint else None, versions)
+            begin_logs(trainer, checkpoint["token"] if checkpoint else None, versions)
         else:
             go_on_with_logs(trainer, checkpoint, versions)
     log.line(trainer.data.summary())
@@ -194,7 +196,7 @@ def train(launch: Launch, device: torch.device) -> int:
         save_oracle(data.oracle, Path(args.save_oracle))
     data.runner = state.runner
     checkpoint = launch.checkpoint or {}
-    watch = CollapseWatch(**checkpoint.get("watch", {}))  # checkpoints of earlier versions have none
+    watch = CollapseWatch(**checkpoint.get("watch", {}))
     best = best_so_far(launch, state, data)
     log = (RunLog if is_first() else SilentLog)(log_dir, eval_log_dir)
     trainer = Trainer(state, data, args, log, checkpoint.get("last_evaluation", {}), watch, best)
@@ -233,6 +235,8 @@ def finish(trainer: Trainer) -> None:
         report(final_evaluation(trainer.state, data, args), log.line, log_dir / FINAL if is_first() else None)
         if trainer.best.models:
             log.line(trainer.best.summary())
+        for line in adversarial_summary(read_evaluations(log_dir)) if is_first() else []:
+            log.line(line)
     if data.writes_samples:
         trainer.keep_final_samples()
 

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from running.adversarial_summary import adversarial_summary
 from running.authors_log import write_authors_logs
 from running.curves import draw_curves
 from running.paper_tables import ORACLE, TABLES, Table
@@ -281,6 +282,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar=("A", "B"),
         help="Welch's t-test between two rows, of the number that the paper compares",
     )
+    parser.add_argument(
+        "--adversarial",
+        action="store_true",
+        help="below the table, what the adversarial phase of each run did, as its last lines say",
+    )
     parser.add_argument("--resampled", action="store_true", help="further rows: the resampled sequences of runs with judges")
     parser.add_argument(
         "--temperatures",
@@ -324,10 +330,16 @@ def main(argv: list[str] | None = None) -> int:
         draw_curves([(row.name, row.runs) for row in rows if row.original], args.curves)
     if args.authors_log is not None:
         write_authors_logs([run for row in rows for run in row.runs], args.authors_log)
+    phases = [(str(run.folder), adversarial_summary(run.evaluations)) for row in rows for run in row.runs if args.adversarial]
     if args.json:
-        print(json.dumps({"rows": summaries, "ttests": tests, "notes": remarks}, indent=2, ensure_ascii=False))
-    else:
-        print(markdown(table, summaries, tests, remarks, args.final))
+        phases = [{"folder": folder, "lines": lines} for folder, lines in phases]
+        print(
+            json.dumps({"rows": summaries, "ttests": tests, "notes": remarks, "adversarial": phases}, indent=2, ensure_ascii=False)
+        )
+        return 0
+    print(markdown(table, summaries, tests, remarks, args.final))
+    for folder, lines in phases:
+        print("\n".join(["", folder, *(lines or ["no adversarial phase, or no evaluation before it"])]))
     return 0
 
 

@@ -125,37 +125,61 @@ REWARDS = {
 }
 
 
-def mean_baseline(values: Tensor, counted: Tensor) -> Tensor:
-    """Each value less the mean of its position over the batch; this scales the expected policy gradient by (B − 1)/B.
-
-    Args:
-        values: (B, T).
-        counted: which of them count, bool (B, T); the others take no part in the mean.
-    """
-    return values - (values * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
-
-
 def leave_one_out_baseline(values: Tensor, counted: Tensor) -> Tensor:
     """Each value less the mean of its position over the other sequences; this leaves the expected policy gradient as it is.
 
-    Where no other sequence counts, nothing is subtracted. Arguments as for `mean_baseline`.
+    Where no other sequence counts, nothing is subtracted.
+
+    Args:
+        values: (B, T).
+        counted: which of them count, bool (B, T); the others take no part in the means.
     """
     others = counted.sum(dim=0) - counted.long()  # (B, T) where this one counts
     total = (values * counted).sum(dim=0) - values * counted
     return values - total / others.clamp(min=1)
 
 
+def state_baseline(values: Tensor, counted: Tensor) -> Tensor:
+    """Each Q_t less a prediction of the value of its state, y_1..t−1, from Q_t−1, which other roll-outs of that state estimate.
+
+    The prediction is the least-squares line through (Q_t−1, Q_t) of the other sequences. Neither it nor Q_t−1 knows y_t, so the
+    expected policy gradient is as it was; what earlier tokens contribute to Q_t, noise for y_t, is taken off. At t = 1 it is
+    `leave_one_out_baseline`, whose arguments it has.
+    """
+    others = (counted.sum(dim=0) - counted.long()).clamp(min=1)[:, 1:]  # (B, T - 1)
+
+    def of_others(x: Tensor) -> Tensor:  # sums over the other sequences that count at t, (B, T - 1)
+        x = x * counted[:, 1:]
+        return x.sum(dim=0) - x
+
+    centred = leave_one_out_baseline(values, counted)
+    # Small numbers, so that differences of sums are exact enough: the line is the same from any origin of both axes.
+    values = (values - (values * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)).double()
+    before, now = values[:, :-1], values[:, 1:]
+    mean_before, mean_now = of_others(before) / others, of_others(now) / others
+    spread = of_others(before.square()) - others * mean_before.square()
+    together = of_others(before * now) - others * mean_before * mean_now
+    known = spread > 1e-9 * of_others(before.square())  # otherwise it is rounding: their states have one value
+    slope = torch.where(known, together / spread, 0.0).clamp(0, 1)  # what is above or below is chance
+    return torch.cat([centred[:, :1], (now - mean_now - slope * (before - mean_before)).to(centred)], dim=1)
+
+
 # --baseline: what is subtracted from the values of a batch before the policy gradient, given which of them count.
 BASELINES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "none": lambda values, _counted: values,
-    "mean": mean_baseline,
     "leave_one_out": leave_one_out_baseline,
+    "state": state_baseline,
 }
 
 
 def trains_discriminator(args: argparse.Namespace) -> bool:
     """Whether the run uses D at all, and so trains it."""
     return args.total_epochs > 0 and REWARDS[args.reward].needs_discriminator and args.mle_share < 1
+
+
+def has_vanished(reward: float, args: argparse.Namespace) -> bool:
+    """Whether a mean reward says that D takes all sequences for generated ones: its probability of "real" is below CLIP."""
+    return REWARDS[args.reward].needs_discriminator and reward <= FORMS[args.reward_form](torch.tensor(CLIP)).item()
 
 
 def drawn_tokens(args: argparse.Namespace) -> float:

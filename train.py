@@ -33,6 +33,8 @@ from updates import discriminator_update, mle_update, policy_update, set_learnin
 
 Metrics = dict[str, float | list[float]]
 
+D_EVALUATIONS = 50  # of D in its pre-training, about: each draws as many sequences as 15 d-steps
+
 
 def phases(args: argparse.Namespace) -> list[tuple[str, Callable[..., Metrics], int]]:
     """The phases in order: name, function of one epoch, number of epochs."""
@@ -71,10 +73,11 @@ def mle_step(state: TrainState, args: argparse.Namespace, tokens: Tensor, inputs
 
 
 def pretrain_d_epoch(state: TrainState, data: DataSet, args: argparse.Namespace) -> Metrics:
-    """One d-step; every `--eval_every` epochs and at the end D's scores of held-out real and freshly generated sequences."""
+    """One d-step; now and then, and at the end, D's scores of held-out real and freshly generated sequences."""
     values = discriminator_training_scores(d_steps(state, data, args, 1))  # lines 4 and 5
     epoch = state.epochs_done["pretrain_d"] + 1
-    if not args.evaluate or (epoch % args.eval_every and epoch != args.pretrain_d_epochs):
+    often = max(args.eval_every, args.pretrain_d_epochs // D_EVALUATIONS)
+    if not args.evaluate or (epoch % often and epoch != args.pretrain_d_epochs):
         return values
     rng = stream(args.seed, "evaluation of D", epoch)
     fresh = state.generator.sample(len(data.held_out), args.seq_len, rng)

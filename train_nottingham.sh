@@ -92,11 +92,6 @@ FETCH
 fi
 
 [ "$resume" = no ] || exec "$PYTHON" "$project/main.py" "$@"
-# Later flags win, so that a flag of the user's replaces one of these. A preset of the user's has epochs of its own.
-epochs=(--pretrain_g_epochs 500 --total_epochs 500)
-for flag in "$@"; do
-  case "$flag" in --preset | --preset=*) epochs=() ;; esac
-done
-set -- --dataset Nottingham ${epochs[@]+"${epochs[@]}"} "$@"
+set -- --dataset Nottingham "$@" # later flags win
 if [ "$data" != data ] && [ "$own_data" = no ] && [ "$other_run" = no ]; then set -- --data_dir "$folder" "$@"; fi
 exec "$PYTHON" "$project/main.py" "$@"

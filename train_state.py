@@ -20,10 +20,10 @@ from support.torchrun import number_of_ranks
 
 END_TOKEN = 0  # where sequences are of variable length; also the start token
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
-FIRST_STREAMS = ("policy samples", "rollouts", "negatives", "shuffle", "dropout")
-# Absent from the checkpoints of early versions, which never drew from them:
-LATER_STREAMS = ("scheduled sampling", "random reward", "dropout of G", "redrawn tokens")
-STREAMS = FIRST_STREAMS + LATER_STREAMS
+STREAMS = (
+    *("policy samples", "rollouts", "negatives", "shuffle", "dropout"),
+    *("scheduled sampling", "random reward", "dropout of G", "redrawn tokens"),
+)
 
 
 @dataclass
@@ -105,8 +105,7 @@ class TrainState:
                 group.update(optimizer.defaults)
         self.runner.forget()  # the optimisers have new tensors
         for name, rng in self.streams.items():
-            if name in saved["streams"] or name not in LATER_STREAMS:
-                rng.set_state(saved["streams"][name])
+            rng.set_state(saved["streams"][name])
         for name, counts in self._counts().items():
             counts.update(saved["counts"][name])
         self.seconds = saved["seconds"]

@@ -17,7 +17,7 @@ from torch import Tensor
 from discriminator import REAL
 from fast.divergence import weighted_kl
 from generator import Generator
-from rewards import BASELINES
+from rewards import BASELINES, leave_one_out_baseline
 from support import world
 from support.device import matmul_precision
 from train_state import TrainState
@@ -79,7 +79,9 @@ def policy_update(
     penalty, each = kl_penalty(generator, state.reference, tokens[own], weights[own], own_inputs)
     cost = args.kl_weight * world.gather(each, len(tokens)) * counted
     later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # (B, T): cost of the steps after y_t, to which y_t leads
-    values = BASELINES[args.baseline](rewards - later, counted)
+    if args.baseline != "none":  # no line of "state": the cost after y_t−1 is known with y_t only
+        later = leave_one_out_baseline(later, counted)
+    values = BASELINES[args.baseline](rewards, counted) - later
     return _generator_update(
         state, policy_loss(generator, tokens, values, args.policy_loss, inputs) + penalty, "policy", args.grad_clip
     )

@@ -127,7 +127,7 @@ class TuneData(DataSet):
         self.counts = {split: len(tunes.tunes[split]) for split in corpus.SPLITS}
         self.fingerprint = hashlib.sha256(self.windows.tobytes() + self.references.tobytes()).hexdigest()
         if saved is not None and saved["fingerprint"] != self.fingerprint:
-            raise UserError(f"--data_dir {args.data_dir}: not the tunes that this run began with, or an earlier version split them")
+            raise UserError(f"--data_dir {args.data_dir}: not the tunes that this run began with")
         self.valid_fingerprint = hashlib.sha256(valid.tobytes()).hexdigest()
         if saved is not None and saved.get("valid_fingerprint", self.valid_fingerprint) != self.valid_fingerprint:
             raise UserError(f"--data_dir {args.data_dir}: the validation tunes are not those that this run began with")

@@ -18,7 +18,6 @@ import torch
 
 from generator import Generator
 from running.checkpoint_schema import check_best, check_run
-from running.flags import BEFORE, FLAGS
 from running.run_folder import BEST, LAST, PREVIOUS
 from support import schema
 from support.errors import UserError
@@ -26,7 +25,7 @@ from support.files import keep_as, regular_size, write_atomically
 from support.torch_zip import DamagedError, verify
 from train_state import unset_generator
 
-FORMAT = 1  # increased when checkpoints of older versions can no longer be read
+FORMAT = 2  # increased when checkpoints of older versions can no longer be read
 
 
 def save_checkpoint(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
@@ -104,19 +103,12 @@ def _as_run(payload: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _checked(payload: dict[str, Any], path: Path, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """What a run's file holds, with the settings that came after it; raises UserError where it is not what it must be."""
+    """What a run's file holds; raises UserError where it is not what it must be."""
     try:
-        schema.mapping(schema.anything)(payload.get("args"), "args")
-        payload["args"] = with_later_flags(payload["args"])
         check(payload)
     except schema.UnfitError as error:
         raise UserError(f"{path} is not a checkpoint of a run: {error}") from error
     return payload
-
-
-def with_later_flags(args: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a run with the values of flags that came after it, and without those that there are no longer."""
-    return {flag.name: args.get(flag.name, BEFORE.get(flag.name, flag.default)) for flag in FLAGS}
 
 
 @contextlib.contextmanager

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 
 from discriminator import Discriminator
-from running.flags import FLAGS
+from running.flags import FLAGS, PRESETS, preset_settings
 from support import schema
 from support.command_line import LARGEST, Flag, boolean, boolean_or_auto
-from train_state import FIRST_STREAMS, LATER_STREAMS, PHASES, unset_generator
+from train_state import PHASES, STREAMS, unset_generator
 
 FILTERS = schema.list_of(schema.list_of(schema.whole(1), 2, 2), longest=1000, shortest=1)
 TYPES: dict[Any, schema.Check] = {boolean: schema.truth, boolean_or_auto: schema.truth, str: schema.text_of(4096)}
@@ -50,10 +50,11 @@ def _setting(flag: Flag) -> schema.Check:
             raise schema.UnfitError(f"{place} is no value of --{flag.name}")
 
     inner = schema.one_of(flag.type) if isinstance(flag.type, tuple) else TYPES.get(flag.type, by_its_parser)
-    return schema.optional(inner) if flag.default is None else inner
+    may_be_none = any(preset_settings(preset)[flag.name] is None for preset in PRESETS)
+    return schema.optional(inner) if may_be_none else inner
 
 
-SETTINGS = schema.record({flag.name: _setting(flag) for flag in FLAGS})
+SETTINGS = schema.record({flag.name: _setting(flag) for flag in FLAGS}, closed=True)
 
 
 def _adam_of(shapes: list[tuple[int, ...]]) -> schema.Check:
@@ -119,13 +120,12 @@ def check_settings(value: Any) -> argparse.Namespace:
 
 
 def check_run(payload: dict[str, Any]) -> None:
-    """Check last.pt, whose settings have every flag; raises UnfitError."""
-    args = check_settings(payload["args"])
+    """Check last.pt; raises UnfitError."""
+    args = check_settings(payload.get("args"))
     models = _models(args)
     epochs = schema.record(dict.fromkeys(PHASES, EPOCHS), closed=True)
     counts = schema.record({"epochs_done": epochs, "clipped": BY_PHASE, "steps": BY_PHASE}, closed=True)
-    first, later = (dict.fromkeys(names, schema.random_stream) for names in (FIRST_STREAMS, LATER_STREAMS))
-    streams = schema.record(first, later, closed=True)
+    streams = schema.record(dict.fromkeys(STREAMS, schema.random_stream), closed=True)
     state = schema.record(
         {**models, "counts": counts, "streams": streams, "seconds": schema.number(low=0)}, {"reference": models["generator"]}
     )
@@ -137,9 +137,9 @@ def check_run(payload: dict[str, Any]) -> None:
             "marks": schema.record(by_folder, closed=True),
             "folders": schema.record({"log": schema.text, "eval": schema.text}, closed=True),
             "last_evaluation": NUMBERS,
-        },
-        {
-            "watch": schema.record({"lowest": schema.optional(schema.number()), "warned": schema.truth}, closed=True),
+            "watch": schema.record(
+                {"lowest": schema.optional(schema.number()), "warned": schema.truth, "without_reward": EPOCHS}, closed=True
+            ),
             "best": _best(models),
             "begun": schema.truth,
             "token": schema.text_of(100),
@@ -148,8 +148,8 @@ def check_run(payload: dict[str, Any]) -> None:
 
 
 def check_best(payload: dict[str, Any]) -> None:
-    """Check best.pt, whose settings have every flag; raises UnfitError."""
+    """Check best.pt; raises UnfitError."""
     about = ("format", "kind", "args", "data")
-    models = _models(check_settings(payload["args"]))
+    models = _models(check_settings(payload.get("args")))
     _best(models)({name: value for name, value in payload.items() if name not in about}, "")
     schema.record({"data": schema.mapping(schema.anything)})(payload, "")

@@ -20,8 +20,13 @@ PAPER_FILTERS = "1x100,2x200,3x200,4x200,5x200,6x100,7x100,8x100,9x100,10x100,15
 PAPER_FILTERS_32 = PAPER_FILTERS.replace("15x160,20x160", "16x160,24x160,32x160")  # for T = 32
 
 
-PRESETS = ("default", "paper", "smoke", "tuned")
-PAPER = dict(
+PRESETS = ("default", "original", "paper", "smoke", "tuned")
+# The adversarial phase of the TensorFlow code whose command line this is: it collapses (docs/oracle.md).
+ORIGINAL = dict(
+    **dict(preset="original", d_lr=1e-4, pretrain_d_epochs=50),
+    **dict(reward_form="prob", baseline="none", rollout_num=16, policy_lr=None, policy_batch=None, kl_weight=0.0),
+)
+PAPER = ORIGINAL | dict(
     **dict(preset="paper", batch_size=64, train_size=10_000, shuffle=False),
     **dict(oracle_emb_dim=32, oracle_hidden_dim=32, oracle_init="normal"),
     **dict(g_hidden_dim=32, g_init="normal", pretrain_g_epochs=120),
@@ -44,7 +49,7 @@ TUNED = dict(
     **dict(preset="tuned", batch_size=64, eval_every=50),
     **dict(g_lr=0.005, g_schedule="cosine", g_emb_dropout=0.1, g_dropout=0.2, pretrain_g_epochs=3000, patience=20),
     **dict(d_keep_prob=0.5, d_lr=5e-4, pretrain_d_epochs=300, d_steps=1, total_epochs=0),
-    **dict(reward_form="logit", baseline="leave_one_out", rollout_num=0, kl_weight=1.0, policy_lr=2e-4, policy_batch=256),
+    **dict(baseline="leave_one_out", rollout_num=0, kl_weight=1.0, policy_lr=2e-4, policy_batch=256),
     **dict(judges=2),
 )
 
@@ -56,7 +61,8 @@ RUN_FLAGS = (
         default="default",
         resumable=False,
         start_from=StartFrom.FIXED,
-        help="the settings to start from; every other flag overrides one of them. smoke: paper's schedule at tiny sizes, which "
+        help="the settings to start from; every other flag overrides one of them. original: the adversarial phase of the "
+        "TensorFlow code whose command line this is, which collapses; smoke: paper's schedule at tiny sizes, which "
         "shows in seconds that everything works, and nothing else; tuned: strong maximum likelihood, no adversarial epochs unless "
         "--total_epochs asks for them (they are gentle then), and judges for sample.py --resample",
     ),
@@ -74,7 +80,6 @@ RUN_FLAGS = (
         name="native_draws",
         type=("auto", "True", "False"),
         default="auto",
-        before="False",
         help="draw and train by code compiled at the first start: on CPUs by the C compiler cc, on CUDA by Triton; auto: by torch "
         "where that fails",
     ),
@@ -140,7 +145,6 @@ DATA_FLAGS = (
         name="shuffle",
         type=boolean,
         default=True,
-        before=True,
         help="a new order for each pass over the training set; False: G's batches keep their order, D's keep it within a d-step",
     ),
     *(flag for source in SOURCES.values() for flag in source.flags),
@@ -198,13 +202,11 @@ EVALUATION_FLAGS = (
 )
 FLAGS = RUN_FLAGS + DATA_FLAGS + GENERATOR_FLAGS + DISCRIMINATOR_FLAGS + ADVERSARIAL_FLAGS + EVALUATION_FLAGS
 BY_NAME = {flag.name: flag for flag in FLAGS}
-# The values of settings in checkpoints and folders of runs that were written before the flag existed.
-BEFORE = {flag.name: flag.before for flag in FLAGS if flag.before is not None}
 
 
 def preset_settings(preset: str) -> dict[str, Any]:
     """Every setting of a preset."""
-    changes = {"default": {}, "paper": PAPER, "smoke": PAPER | SMOKE, "tuned": TUNED}[preset]
+    changes = {"default": {}, "original": ORIGINAL, "paper": PAPER, "smoke": PAPER | SMOKE, "tuned": TUNED}[preset]
     values = {**{flag.name: flag.default for flag in FLAGS}, **changes}
     return {**values, "d_filters": filter_list(values["d_filters"])}
 
@@ -213,8 +215,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The command line; flags that are not given are absent from its result, so that presets and checkpoints can fill them."""
     parser = Parser(
         description="SeqGAN: pre-train an LSTM generator and a CNN discriminator, then train them adversarially.",
-        epilog="Defaults are those of --preset default; [paper: ..., smoke: ..., tuned: ...] are the values of --preset paper and "
-        "of --preset tuned where they differ from default, and of --preset smoke where it differs from paper.",
+        epilog="Defaults are those of --preset default; [original: ..., paper: ..., smoke: ..., tuned: ...] are the values of "
+        "other presets where they differ from default, and of --preset smoke where it differs from paper.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -222,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     for flag in FLAGS:
         if flag.group not in groups:
             groups[flag.group] = parser.add_argument_group(flag.group)
-        blocks = (("paper", PAPER), ("smoke", SMOKE), ("tuned", TUNED))
+        blocks = (("original", ORIGINAL), ("paper", PAPER), ("smoke", SMOKE), ("tuned", TUNED))
         other = [f"{name}: {block[flag.name]}" for name, block in blocks if flag.name in block]
         flag.add_to(groups[flag.group], f" [{', '.join(other)}]" if other and flag.name != "preset" else "")
     return parser

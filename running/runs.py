@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_sources import SOURCES
-from running.flags import BEFORE, BY_NAME, PRESETS, preset_settings
+from running.flags import BY_NAME, PRESETS, preset_settings
 from running.run_folder import CONFIG, FINAL, LAST, METRICS, TWO_SAMPLE
 from running.two_sample import table_numbers
 from support.command_line import LARGEST_SEED
@@ -164,7 +164,7 @@ def read_run(folder: Path) -> Run:
     if not isinstance(args, dict):
         raise UserError(f"{config} holds no settings")
     preset = args.get("preset")
-    settings = {**preset_settings(preset if preset in PRESETS else "default"), **BEFORE, **args}
+    settings = {**preset_settings(preset if preset in PRESETS else "default"), **args}
     check_settings(config, settings)
     return Run(folder, settings, read_evaluations(folder), read_final(folder) if (folder / FINAL).exists() else None)
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from data_loader import data_set_class
 from data_sources import SOURCES, fixed_settings
-from rewards import trains_discriminator
+from rewards import REWARDS, trains_discriminator
 from running.checkpoint import find_checkpoint, load_run
 from running.flags import BY_NAME, FLAGS, PAPER_FILTERS_32, filter_list, preset_settings
 from running.memory import needed_bytes
@@ -84,7 +84,7 @@ def started_from(given: Settings) -> Launch:
     source = load_run(path)
     settings = _with_preset({**inherited(given, source), **given})
     _check_requirements(settings, given)
-    done, ended_early = source["state"]["counts"]["epochs_done"], source.get("best", {}).get("ended_early", False)
+    done, ended_early = source["state"]["counts"]["epochs_done"], source["best"]["ended_early"]
     if given.get("patience") and done["pretrain_g"] >= settings["pretrain_g_epochs"]:
         raise UserError(f"--patience {given['patience']}: the maximum likelihood of --start_from {given['start_from']} is complete")
     args = _with_folders(settings)
@@ -144,7 +144,7 @@ def inherited(given: Settings, source: dict[str, Any]) -> Settings:
 def _with_preset(given: Settings) -> Settings:
     dataset = given.get("dataset", "LSTM")
     preset = preset_settings(given.get("preset", "default"))
-    own = {**SOURCES[dataset].settings, **(SOURCES[dataset].tuned if preset["preset"] == "tuned" else {})}
+    own = {**SOURCES[dataset].settings, **SOURCES[dataset].presets.get(preset["preset"], {})}
     settings = {**preset, **own, **fixed_settings(dataset), **given}
     if given.get("batch_per_rank") is not None:
         if "batch_size" in given:
@@ -271,20 +271,20 @@ def check(args: argparse.Namespace, checkpoint: dict[str, Any] | None) -> None:
     if trains_discriminator(args) and not args.d_steps and not args.pretrain_d_epochs:
         raise UserError("--d_steps 0 --pretrain_d_epochs 0 would give rewards from a discriminator that was never trained")
     if checkpoint is not None and args.is_train:
-        ended_early = checkpoint.get("best", {}).get("ended_early", False)
+        ended_early = checkpoint["best"]["ended_early"]
         _check_epochs(args, checkpoint["state"]["counts"]["epochs_done"], ended_early)
         _check_added_epochs(args, checkpoint)
 
 
 def _check_added_epochs(args: argparse.Namespace, checkpoint: dict[str, Any]) -> None:
     """Refuse more epochs of a maximum likelihood that --patience has ended, or in which G has gone back to an earlier epoch."""
-    saved, done, best = checkpoint["args"], checkpoint["state"]["counts"]["epochs_done"]["pretrain_g"], checkpoint.get("best", {})
+    saved, done, best = checkpoint["args"], checkpoint["state"]["counts"]["epochs_done"]["pretrain_g"], checkpoint["best"]
     if args.pretrain_g_epochs == saved["pretrain_g_epochs"]:
         return
     given = f"--pretrain_g_epochs {args.pretrain_g_epochs}"
-    if best.get("ended_early", False):
+    if best["ended_early"]:
         raise UserError(f"{given}: --patience has ended this run's maximum likelihood already")
-    where = best.get("where", {}).get("step", done)
+    where = best["where"].get("step", done)
     if saved["patience"] and done == saved["pretrain_g_epochs"] and where < done:
         raise UserError(f"{given}: G has its weights of epoch {where} again (--patience), its optimiser has not; start a new run")
 
@@ -298,6 +298,8 @@ def _check_recipe(args: argparse.Namespace) -> None:
     no_other_term = args.mle_share < 1 and not args.kl_weight
     if args.reward == "constant" and args.baseline != "none" and no_other_term:
         raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")
+    if args.baseline == "state" and REWARDS[args.reward].rolls_out and not args.rollout_num:
+        raise UserError("--baseline state is made of roll-outs: --rollout_num is 0 (--baseline leave_one_out needs none)")
     if args.reward == "original" and args.variable_length:
         raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")
     if args.reward == "original" and not args.rollout_num:

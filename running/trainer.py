@@ -17,7 +17,7 @@ from torch import Tensor
 from data_set import DataSet
 from generator import Generator
 from metrics import held_out_scores
-from rewards import trains_discriminator
+from rewards import has_vanished, trains_discriminator
 from running.best import Best
 from running.checkpoint import save_checkpoint
 from running.collapse import CollapseWatch
@@ -151,6 +151,8 @@ class Trainer:
         if self.args.evaluate and due(self.args.eval_every):
             values |= self._evaluate(phase)
         self.log.training(phase, epoch, self.state.g_epochs, values)
+        if "reward" in values and (warning := self.watch.rewarded(has_vanished(values["reward"], self.args))):
+            self.log.line(warning)
         self._show(phase, epoch, num_epochs, values)
         if phase == "pretrain_g" and self.args.patience:
             self._choose_epoch(epoch == num_epochs)
@@ -188,6 +190,8 @@ class Trainer:
             self.watch.before(values)
         elif warning := self.watch.look({**values, **self.data.reference}):
             self.log.line(warning)
+            kept = f"best.pt keeps G of epoch {self.best.where['step']}; " if self.best.models else ""
+            self.log.line(f"Ctrl-C stops the run, and saves; {kept}a smaller --policy_lr may help")
         if self.args.log_generation:
             self.log.token_image(samples[: self.args.batch_size], self.args.vocab_size, step)
         self.last_evaluation = values

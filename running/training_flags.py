@@ -84,7 +84,7 @@ GENERATOR_FLAGS = (
         type=whole(0),
         default=1000,
         resumable=True,
-        help="epochs of maximum likelihood (a batch or a pass each: --train_size)",
+        help="epochs of maximum likelihood (a batch or a pass each: --train_size; Nottingham: 500)",
     ),
     _generator(
         name="scheduled_sampling",
@@ -111,21 +111,20 @@ DISCRIMINATOR_FLAGS = (
         help="share of D's features that dropout keeps in training",
     ),
     _discriminator(name="d_l2", type=real(0), default=0.0, help="weight of (‖W‖² + ‖b‖²)/2 of D's output layer"),
-    _discriminator(name="d_lr", type=real(0, low_open=True), default=1e-4, help="Adam's learning rate for D"),
+    _discriminator(name="d_lr", type=real(0, low_open=True), default=1e-3, help="Adam's learning rate for D"),
     _discriminator(
         name="d_precision",
         type=("float32", "tf32", "bf16"),
         default="float32",
-        before="float32",
         resumable=True,
         help="precision of the matrix products in D's training: tf32 needs CUDA; rewards are always computed in float32",
     ),
     _discriminator(
         name="pretrain_d_epochs",
         type=whole(0),
-        default=50,
+        default=6000,
         resumable=True,
-        help="d-steps before the adversarial phase, each with fresh negatives and k passes",
+        help="d-steps before the adversarial phase, each with fresh negatives and k passes (Nottingham, Text: 300)",
     ),
     _discriminator(
         name="d_epochs",
@@ -142,7 +141,7 @@ ADVERSARIAL_FLAGS = (
         type=whole(0),
         default=1000,
         resumable=True,
-        help="adversarial epochs, after the pre-training",
+        help="adversarial epochs, after the pre-training (Nottingham: 500)",
     ),
     _adversarial(name="g_steps", type=whole(1), default=1, help="g-steps an epoch, each one policy-gradient update"),
     _adversarial(
@@ -169,20 +168,21 @@ ADVERSARIAL_FLAGS = (
     _adversarial(
         name="reward_form",
         type=("prob", "log", "minus_log", "logit"),
-        default="prob",
+        default="logit",
         requires=("reward", ("discriminator", "shuffled", "original")),
         help="what of D's probability p is the reward: p, log p, −log(1 − p), or the logit, with p kept 1e-4 from 0 and 1",
     ),
     _adversarial(
         name="baseline",
-        type=("none", "mean", "leave_one_out"),
-        default="none",
-        help="what is subtracted from the rewards at each position: the mean over the batch, or over its other sequences",
+        type=("none", "leave_one_out", "state"),
+        default="state",
+        help="what is subtracted from the rewards at each position: the mean over the other sequences of the batch, or the state's "
+        "value, which a line through the other sequences predicts from the roll-outs of the position before",
     ),
     _adversarial(
         name="rollout_num",
         type=whole(0),
-        default=16,
+        default=2,
         help="N, roll-outs of each prefix (Eq. 4); 0: every action has the reward of its whole sequence",
     ),
     _adversarial(
@@ -200,15 +200,16 @@ ADVERSARIAL_FLAGS = (
     _adversarial(
         name="policy_lr",
         type=real(0, low_open=True),
-        default=None,
-        help="Adam's learning rate for G in this phase (default: --g_lr)",
+        default=2e-3,
+        help="Adam's learning rate for G in this phase; none: --g_lr",
     ),
-    _adversarial(name="policy_batch", type=whole(1), default=None, help="sequences of a g-step (default: --batch_size)"),
+    _adversarial(name="policy_batch", type=whole(1), default=128, help="sequences of a g-step (default: --batch_size)"),
     _adversarial(
         name="kl_weight",
         type=real(0),
-        default=0.0,
-        help="λ in reward − λ·KL(G‖G_MLE), where G_MLE is G as the pre-training left it; exact over the vocabulary at each step",
+        default=0.2,
+        help="λ in reward − λ·KL(G‖G_MLE), where G_MLE is G as the pre-training left it; exact over the vocabulary at each step "
+        "(Nottingham, Text: 1)",
     ),
     _adversarial(
         name="mle_share",

@@ -143,7 +143,6 @@ class Flag:
         type: parses its value; a tuple lists the choices.
         default: its value in --preset default.
         help: one sentence.
-        before: the value that runs had before the flag existed; None: the default.
         resumable: whether a resumed run may change it.
         compared: whether runs that differ in it are different experiments.
         start_from: what --start_from does with it.
@@ -155,7 +154,6 @@ class Flag:
     type: Callable[[str], Any] | tuple[str, ...]
     default: Any
     help: str
-    before: Any = None
     resumable: bool = False
     compared: bool = True
     start_from: StartFrom = StartFrom.OWN

@@ -16,7 +16,7 @@ class DataSource:
     Attributes:
         module, name: where its class is, loaded only when it is used.
         settings: flags whose value it changes in every preset.
-        tuned: flags whose value it changes in the preset of that name.
+        presets: flags whose value it changes in single presets, by the preset's name.
         fixed: flags that can have no other value, with the reason: name -> (value, reason).
         flags: the flags that only it has.
         has_oracle: whether the distribution of its sequences is known.
@@ -25,7 +25,7 @@ class DataSource:
     module: str
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    tuned: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fixed: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     flags: tuple[Flag, ...] = ()
     has_oracle: bool = False

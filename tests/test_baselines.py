@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from helpers.reference import enumerate_sequences, sequence_probability, tiny_generator, token_scores
@@ -50,31 +51,85 @@ def test_leave_one_out_does_not_change_the_expected_gradient():
     torch.testing.assert_close(with_baseline("leave_one_out")[0], plain, rtol=1e-9, atol=1e-12)
 
 
-def test_the_mean_scales_the_expected_gradient_by_one_half_for_two_sequences_as_it_holds_the_own_value():
-    torch.testing.assert_close(with_baseline("mean")[0], with_baseline("none")[0] / 2, rtol=1e-9, atol=1e-12)
+def values_of_states(columns=(0, 1, 2)):
+    """Values (27, 3) as roll-outs give them: that of y_t depends on y_1..t alone, so that it is no news of the token behind it."""
+    tokens, rng = enumerate_sequences(3, 3), torch.Generator().manual_seed(5)
+    places = [tokens[:, : t + 1] @ torch.tensor([9, 3, 1])[2 - t :] for t in columns]
+    return torch.stack([torch.rand(27, generator=rng, dtype=torch.float64)[place] for place in places], dim=1)
+
+
+def test_the_baseline_of_the_state_does_not_change_the_expected_gradient():
+    """All batches of three: with two other sequences the line through them is steep, flat or falling."""
+    chance, scores = enumerated()
+    table, batches = values_of_states(), torch.cartesian_prod(*[torch.arange(27)] * 3)  # (19683, 3)
+    weight = chance[batches].prod(dim=1)
+    counted = torch.ones(3, 3, dtype=torch.bool)
+    changed = torch.stack([BASELINES["state"](values, counted) for values in table[batches]])  # (19683, 3, 3)
+    plain = 3 * torch.einsum("n,nt,ntp->p", chance, table, scores)
+    got = torch.einsum("n,nbt,nbtp->p", weight, changed, scores[batches])
+    assert plain.norm() > 0.05
+    torch.testing.assert_close(got, plain, rtol=1e-9, atol=1e-12)
+    assert (changed - torch.stack([BASELINES["leave_one_out"](values, counted) for values in table[batches]])).abs().max() > 0.1
+
+
+def test_the_baseline_of_the_state_takes_off_what_earlier_tokens_have_earned():
+    tokens, rng = torch.randint(3, (64, 20), generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    values = tokens.double().cumsum(dim=1) + 0.1 * torch.randn(64, 20, generator=rng)  # each token earns its number
+    counted = torch.ones(64, 20, dtype=torch.bool)
+    earned = tokens.double() - tokens.double().mean()
+    error = {name: (BASELINES[name](values, counted) - earned)[:, 1:].square().mean().item() for name in BASELINES}
+    assert error["state"] < 0.1
+    assert error["leave_one_out"] > 5
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_the_baseline_of_the_state_is_a_line_through_the_other_sequences_that_count(offset):
+    rng = torch.Generator().manual_seed(2)
+    noise = torch.rand(3, 8, 5, generator=rng, dtype=torch.float64)
+    values = offset + noise[0] + torch.arange(5) * noise[1, :, :1]
+    counted = torch.arange(5) < torch.tensor([5, 5, 5, 5, 5, 4, 3, 1])[:, None]
+    padding = torch.full_like(values, 1e4)
+    got = BASELINES["state"](
+        torch.where(counted, values, padding).float() if not offset else torch.where(counted, values, padding), counted
+    )
+    slopes = []
+    for b in range(8):
+        for t in range(1, 5):
+            others = [i for i in range(8) if i != b and counted[i, t]]
+            if counted[b, t]:
+                before, now = values[others, t - 1].numpy(), values[others, t].numpy()
+                slopes.append(np.polyfit(before, now, 1)[0])
+                line = now.mean() + min(1, max(0, slopes[-1])) * (values[b, t - 1].item() - before.mean())
+                assert got[b, t].item() == pytest.approx(values[b, t].item() - line, abs=1e-5)
+    assert any(0 < slope < 1 for slope in slopes)
+    torch.testing.assert_close(got[:, 0].double(), BASELINES["leave_one_out"](values, counted)[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_the_baseline_of_the_state_is_the_mean_where_the_states_tell_nothing():
+    """D has won: all values are equal, and no line goes through one point."""
+    values, counted = torch.full((4, 3), 1e-6), torch.ones(4, 3, dtype=torch.bool)
+    torch.testing.assert_close(BASELINES["state"](values, counted), torch.zeros(4, 3), rtol=0, atol=1e-9)
 
 
 def test_baselines_take_the_variance_of_a_common_offset_off():
     noise = {name: with_baseline(name, TABLE + 10)[1] for name in BASELINES}
     assert noise["leave_one_out"] < 0.02 * noise["none"]
-    assert noise["mean"] < 0.02 * noise["none"]
     at_zero = with_baseline("leave_one_out")[1]
     assert noise["leave_one_out"] == pytest.approx(at_zero)  # an offset has no effect at all
 
 
-@pytest.mark.parametrize(("name", "own"), [("mean", True), ("leave_one_out", False)])
-def test_baselines_are_means_over_the_counted_sequences_of_the_position(name, own):
+def test_leave_one_out_is_the_mean_over_the_other_counted_sequences_of_the_position():
     rng = torch.Generator().manual_seed(0)
     values, counted = torch.rand(5, 4, generator=rng), torch.rand(5, 4, generator=rng) < 0.6
     counted[:, 0], counted[:, 3] = True, False
     counted[1, 3] = True  # alone at its position
-    got = BASELINES[name](torch.where(counted, values, torch.tensor(1e4)), counted)
+    got = BASELINES["leave_one_out"](torch.where(counted, values, torch.tensor(1e4)), counted)
     for b in range(5):
         for t in range(4):
-            others = [values[i, t].item() for i in range(5) if counted[i, t] and (own or i != b)]
+            others = [values[i, t].item() for i in range(5) if counted[i, t] and i != b]
             if counted[b, t]:
                 assert got[b, t].item() == pytest.approx(values[b, t].item() - sum(others) / max(1, len(others)), abs=1e-5)
-    assert got[1, 3].item() == (0 if own else values[1, 3].item())  # nothing to compare with: leave_one_out leaves it
+    assert got[1, 3].item() == values[1, 3].item()  # nothing to compare with
 
 
 @pytest.mark.parametrize("end_token", [None, 0])

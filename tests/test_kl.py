@@ -10,6 +10,7 @@ from helpers.small_runs import gradient, small_args, small_run, small_state, wei
 import train
 import updates
 from generator import Generator
+from rewards import BASELINES
 from running.settings import resolve
 from updates import kl_penalty
 
@@ -96,6 +97,26 @@ def test_a_policy_update_in_one_batch_is_the_mean_of_its_sequences():
     torch.testing.assert_close(together, apart)
 
 
+@pytest.mark.parametrize("baseline", ["leave_one_out", "state"])
+def test_a_baseline_takes_the_mean_off_the_later_divergence_and_predicts_it_from_nothing_that_knows_the_action(baseline):
+    """What the steps after y_t−1 cost is known with y_t: a line through it would take off what y_t has caused."""
+    g, reference, tokens = pair(None)
+    state = SimpleNamespace(generator=g, reference=reference, optimizers={"policy": torch.optim.SGD(g.parameters(), lr=0.0)})
+    settings = dict(kl_weight=LAMBDA, grad_clip=1e9, policy_loss="sum")
+    updates.policy_update(state, small_args(**settings, baseline=baseline), tokens[3:11], torch.zeros(8, 3))
+    got = gradient(g)
+    updates.policy_update(state, small_args(**settings, baseline="none"), tokens[3:11], torch.zeros(8, 3))
+    without = gradient(g)
+    g.zero_grad()
+    counted = torch.ones(8, 3, dtype=torch.bool)
+    _, each = updates.kl_penalty(g, reference, tokens[3:11], torch.ones(8, 3))
+    later = LAMBDA * (each.flip(1).cumsum(dim=1).flip(1) - each).detach()
+    log_p = g(tokens[3:11]).gather(2, tokens[3:11, :, None])[:, :, 0]
+    ((BASELINES["leave_one_out"](later, counted) - later) * log_p).sum().backward()
+    torch.testing.assert_close(got - without, gradient(g), rtol=1e-4, atol=1e-6)
+    assert (got - without).abs().max() > 1e-3
+
+
 def test_the_divergence_at_a_step_is_no_value_of_the_action_behind_it():
     """That would change no expectation, but only add noise: without rewards and later steps the drawn token has no effect."""
     g, reference, _ = pair(None)
@@ -153,5 +174,5 @@ def sequence_kl(g, reference, tokens):
 
 def test_a_constant_reward_less_its_mean_leaves_the_divergence():
     """Refused without the divergence, where nothing would be left (tests/running/test_bad_input.py)."""
-    args = resolve({"reward": "constant", "baseline": "mean", "kl_weight": 0.1}).args
-    assert (args.reward, args.baseline, args.kl_weight) == ("constant", "mean", 0.1)
+    args = resolve({"reward": "constant", "baseline": "leave_one_out", "kl_weight": 0.1}).args
+    assert (args.reward, args.baseline, args.kl_weight) == ("constant", "leave_one_out", 0.1)

@@ -65,7 +65,7 @@ def test_the_same_sequences_and_rewards_and_losses_on_any_number_of_ranks(tmp_pa
         {},
         {"train_size": 18, "g_dropout": 0.2, "g_emb_dropout": 0.1, "d_l2": 0.3, "policy_loss": "sum"},
         {"kl_weight": 0.5, "baseline": "leave_one_out", "rollout_num": 0, "reward_form": "logit", "batch_size": 7},
-        {"variable_length": True, "baseline": "mean"},
+        {"variable_length": True, "baseline": "state", "kl_weight": 0.2, "policy_batch": 9},
     ]
     lines = [json.dumps(changes) for changes in settings]
     for number, updates, part in ((2, "50", lines[:1]), (2, "8", lines[1:]), (4, "3", lines)):

@@ -2,14 +2,13 @@
 
 import copy
 
-import pytest
 import torch
 from helpers.cli import same
 from helpers.small_runs import small_run, weights
 
 import train
 from data_loader import make_data
-from train_state import LATER_STREAMS, PHASES, make_state
+from train_state import PHASES
 
 
 def test_a_loaded_state_trains_on_as_the_saved_one():
@@ -52,13 +51,3 @@ def test_each_purpose_draws_from_a_random_stream_of_its_own():
     assert drawn_from(train.g_step) == {"policy samples", "rollouts"}
     assert drawn_from(lambda *given: train.d_steps(*given, 2)) == {"negatives", "shuffle", "dropout"}
     assert drawn_from(train.pretrain_g_epoch) == set()
-
-
-def test_a_checkpoint_without_the_later_streams_still_loads():
-    state, _, args = small_run()
-    saved = state.state_dict()
-    saved["streams"] = {name: value for name, value in saved["streams"].items() if name not in LATER_STREAMS}
-    make_state(args, torch.device("cpu")).load_state_dict(saved)
-    del saved["streams"]["rollouts"]
-    with pytest.raises(KeyError):
-        make_state(args, torch.device("cpu")).load_state_dict(saved)

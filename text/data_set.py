@@ -95,7 +95,7 @@ class TextData(DataSet):
         self.end_token = END if args.variable_length else None
         self.fingerprint = corpus.fingerprint()
         if saved is not None and saved["fingerprint"] != self.fingerprint:
-            raise UserError(f"--data_path {args.data_path}: not the text that this run began with, or an earlier version split it")
+            raise UserError(f"--data_path {args.data_path}: not the text that this run began with")
         self.train_lines = torch.from_numpy(corpus.lines["train"])  # small integers on the CPU: a batch is gathered, then moved
         test = corpus.lines["test"]
         self.test = test[np.random.default_rng(args.seed).permutation(len(test))]

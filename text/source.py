@@ -12,6 +12,7 @@ _flag = partial(Flag, group="data: text (--dataset Text)", start_from=StartFrom.
 TEXT = DataSource(
     module="text.data_set",
     name="TextData",
+    presets={"default": dict(pretrain_d_epochs=300, kl_weight=1.0)},  # as for tunes: D could learn the lines by heart
     flags=(
         _flag(
             name="data_path",

@@ -11,7 +11,7 @@ import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    "--vocab_size 20 --seq_len 5 --batch_size 4 --d_filters 1x4,2x4 --g_emb_dim 4 --g_hidden_dim 4 --d_emb_dim 4 "
+    "--preset original --vocab_size 20 --seq_len 5 --batch_size 4 --d_filters 1x4,2x4 --g_emb_dim 4 --g_hidden_dim 4 --d_emb_dim 4 "
     "--oracle_emb_dim 4 --oracle_hidden_dim 4 --rollout_num 2 --d_steps 1 --eval_samples 20 --final_eval_samples 50 --threads 1"
 ).split()
 

@@ -57,7 +57,7 @@ def kinds(folder: Path) -> list[Kind]:
     tiny.remove("20")  # a text has its own vocabulary
     return [
         Kind("oracle", (*TINY, *PHASES)),
-        Kind("recipe", (*TINY, *PHASES, *"--kl_weight 0.1 --rollout_num 0 --baseline mean --patience 2".split())),
+        Kind("recipe", (*TINY, *PHASES, *"--kl_weight 0.1 --rollout_num 0 --baseline leave_one_out --patience 2".split())),
         Kind("music", (*TINY, *MUSIC, *PHASES, "--data_dir", str(tunes))),
         Kind("text", (*tiny, *text, *PHASES)),
     ]

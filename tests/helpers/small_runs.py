@@ -14,7 +14,7 @@ from train_state import make_state
 
 def small_args(**changes):
     """Settings of a run that takes milliseconds."""
-    settings = preset_settings("default") | {
+    settings = preset_settings("original") | {
         **{"vocab_size": 12, "seq_len": 5, "batch_size": 6, "d_filters": [[2, 4], [3, 4]], "g_emb_dim": 4, "g_hidden_dim": 5},
         **{"d_emb_dim": 4, "rollout_num": 3, "d_steps": 2, "d_epochs": 2, "eval_samples": 20, "final_eval_samples": 30},
     }
@@ -107,6 +107,6 @@ SETTINGS = {
         **dict(rollout_num=0, baseline="leave_one_out", reward_form="logit", kl_weight=0.1, mle_share=0.5, g_steps=2),
         **dict(policy_lr=1e-3, policy_batch=9),
     ),
-    "shuffled": dict(reward="shuffled", baseline="mean", reward_form="log"),
+    "shuffled": dict(reward="shuffled", baseline="state", reward_form="log"),
     "original": dict(reward="original"),
 }

@@ -142,14 +142,6 @@ def test_the_script_trains_on_the_tunes_unless_it_resumes(tmp_path, flags, resum
     assert (f"--data_dir {project}/data/Nottingham" in called[tmp_path]) != resumes
 
 
-@pytest.mark.parametrize("flags", [(), ("--preset", "paper"), ("--preset", "tuned"), ("--preset=tuned",)])
-def test_the_scripts_numbers_of_epochs_do_not_replace_those_of_a_preset(flags, tmp_path):
-    (tmp_path / "data/Nottingham").mkdir(parents=True)
-    done = shell(tmp_path, *flags, PYTHON="echo")
-    assert "--dataset Nottingham" in done.stdout
-    assert ("--pretrain_g_epochs 500 --total_epochs 500" in done.stdout) == (not flags)
-
-
 def test_the_same_command_starts_a_run_and_goes_on_with_it(tunes, tmp_path):
     zipped = shutil.make_archive(str(tmp_path / "tunes"), "zip", tunes)
     project, here = tmp_path / "project", tmp_path / "here"

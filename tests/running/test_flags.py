@@ -10,7 +10,7 @@ import main
 from data_sources import SOURCES
 from generator import GENERATOR_INIT
 from oracle import ORACLE_INIT
-from running.flags import BY_NAME, FLAGS, PAPER, PRESETS, SMOKE, TUNED, build_parser, preset_settings
+from running.flags import BY_NAME, FLAGS, ORIGINAL, PAPER, PRESETS, SMOKE, TUNED, build_parser, preset_settings
 from running.settings import resolve
 from support.command_line import boolean
 
@@ -68,7 +68,7 @@ def test_smoke_preset_differs_from_the_papers_in_sizes_only(capsys):
     assert smoke["policy_loss"] == "sum" and smoke["train_size"] == 128
     assert call(main.main, "--help") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "--preset {default,paper,smoke,tuned}" in text
+    assert "--preset {default,original,paper,smoke,tuned}" in text
     assert "in seconds that everything works" in text
     assert "(default: 5000) [smoke: 50]" in text
     assert "(default: 1000) [paper: 120, smoke: 10, tuned: 3000]" in text
@@ -81,18 +81,25 @@ def test_the_tests_override_every_size():
 
 
 def test_presets_hold_the_numbers_of_the_paper_and_of_the_original():
-    default, paper = preset_settings("default"), preset_settings("paper")
+    original, paper = preset_settings("original"), preset_settings("paper")
     shared = {"vocab_size": 5000, "seq_len": 20, "g_lr": 0.01, "grad_clip": 5, "d_lr": 1e-4, "d_keep_prob": 0.75, "rollout_num": 16}
     shared |= {"g_steps": 1, "d_steps": 5, "d_epochs": 3, "pretrain_d_epochs": 50, "rollout_update_rate": 0, "g_emb_dim": 32}
-    for preset in (default, paper):
+    for preset in (original, paper):
         assert {name: preset[name] for name in shared} == shared
-    only_default = {"batch_size": 32, "g_hidden_dim": 50, "oracle_emb_dim": 20, "oracle_hidden_dim": 50, "d_emb_dim": 32, "d_l2": 0}
-    only_default |= {"train_size": 0, "pretrain_g_epochs": 1000, "total_epochs": 1000, "policy_loss": "mean", "eval_every": 10}
-    only_default |= {"eval_samples": 1000, "d_filters": [[3, 50], [5, 80], [5, 80], [5, 100]], "g_init": "glorot"}
+    only_original = {
+        "batch_size": 32,
+        "g_hidden_dim": 50,
+        "oracle_emb_dim": 20,
+        "oracle_hidden_dim": 50,
+        "d_emb_dim": 32,
+        "d_l2": 0,
+    }
+    only_original |= {"train_size": 0, "pretrain_g_epochs": 1000, "total_epochs": 1000, "policy_loss": "mean", "eval_every": 10}
+    only_original |= {"eval_samples": 1000, "d_filters": [[3, 50], [5, 80], [5, 80], [5, 100]], "g_init": "glorot"}
     only_paper = {"batch_size": 64, "g_hidden_dim": 32, "oracle_emb_dim": 32, "oracle_hidden_dim": 32, "d_emb_dim": 64, "d_l2": 0.2}
     only_paper |= {"train_size": 10_000, "pretrain_g_epochs": 120, "total_epochs": 200, "policy_loss": "sum", "eval_every": 5}
     only_paper |= {"eval_samples": 10_000, "final_eval_samples": 100_000, "g_init": "normal", "oracle_init": "normal"}
-    assert {name: default[name] for name in only_default} == only_default
+    assert {name: original[name] for name in only_original} == only_original
     assert {name: paper[name] for name in only_paper} == only_paper
     assert sum(number for _, number in paper["d_filters"]) == 1720
     assert [width for width, _ in paper["d_filters"]] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15, 20]
@@ -109,11 +116,13 @@ def test_a_flag_is_declared_once():
     assert len({flag.name for flag in FLAGS}) == len(FLAGS)
 
 
-@pytest.mark.parametrize("block", [PAPER, SMOKE, TUNED])
+@pytest.mark.parametrize("block", [ORIGINAL, PAPER, SMOKE, TUNED])
 def test_a_preset_changes_flags_that_exist_to_values_that_they_accept(block):
     for name, value in block.items():
         kind = BY_NAME[name].type
-        if isinstance(kind, tuple):
+        if value is None:  # as another flag says
+            assert name in ("policy_lr", "policy_batch")
+        elif isinstance(kind, tuple):
             assert value in kind
         elif kind is boolean:
             assert isinstance(value, bool)
@@ -130,7 +139,8 @@ def test_what_a_flag_requires_is_a_value_of_another_flag():
 
 
 def test_presets_differ_where_their_blocks_say():
-    default, paper, smoke, tuned = (preset_settings(name) for name in PRESETS)
+    default, original, paper, smoke, tuned = (preset_settings(name) for name in PRESETS)
+    assert {name for name in default if default[name] != original[name]} == ORIGINAL.keys()
     assert {name for name in default if default[name] != tuned[name]} == TUNED.keys()
     assert {name for name in default if default[name] != paper[name]} == PAPER.keys()
     assert {name for name in paper if paper[name] != smoke[name]} == SMOKE.keys()
@@ -150,3 +160,10 @@ def test_presets_differ_where_their_blocks_say():
 def test_filters_wider_than_the_sequences_are_left_out_of_a_preset(preset, seq_len, widths):
     args = resolve({"preset": preset, "seq_len": seq_len}).args
     assert [width for width, _ in args.d_filters] == widths
+
+
+def test_data_that_d_could_learn_by_heart_have_an_adversarial_phase_of_their_own_in_the_default_preset_only():
+    tunes, paper = (resolve({"dataset": "Nottingham", "preset": preset}).args for preset in ("default", "paper"))
+    assert (tunes.pretrain_g_epochs, tunes.total_epochs, tunes.pretrain_d_epochs, tunes.kl_weight) == (500, 500, 300, 1.0)
+    assert (paper.pretrain_g_epochs, paper.total_epochs, paper.pretrain_d_epochs, paper.kl_weight) == (120, 200, 50, 0.0)
+    assert resolve({"dataset": "Nottingham", "total_epochs": 7}).args.total_epochs == 7

@@ -16,7 +16,7 @@ RECIPES = {
         "--kl_weight 0.3 --mle_share 0.5 --g_steps 3 --g_dropout 0.2 --g_emb_dropout 0.1 --g_schedule cosine --g_weight_decay 0.01 "
         "--baseline leave_one_out --policy_batch 3 --policy_lr 0.002 --reward shuffled --reward_form logit"
     ),
-    "original": "--reward original --g_schedule cosine --baseline mean --reward_form log --policy_loss sum",
+    "original": "--reward original --g_schedule cosine --baseline leave_one_out --reward_form log --policy_loss sum",
 }
 
 
@@ -65,7 +65,7 @@ def test_a_plain_pre_trained_run_can_be_the_reference_of_another(tmp_path):
     [
         (["--reward", "shuffled", "--batch_size", "1"], ["--reward shuffled", "other sequences", "--batch_size is 1"]),
         (["--reward", "shuffled", "--policy_batch", "1"], ["--reward shuffled", "--policy_batch is 1"]),
-        (["--baseline", "mean", "--policy_batch", "1"], ["--baseline mean", "--policy_batch is 1"]),
+        (["--baseline", "state", "--policy_batch", "1"], ["--baseline state", "--policy_batch is 1"]),
         (["--baseline", "leave_one_out", "--batch_size", "1"], ["--baseline leave_one_out", "--batch_size is 1"]),
         (["--reward", "original", "--rollout_num", "0"], ["--reward original", "--rollout_num is 0"]),
         (["--patience", "2", "--evaluate", "False"], ["--patience needs evaluations"]),

@@ -34,7 +34,7 @@ def test_both_default_folders_have_the_runs_name(tmp_path):
     assert run(*short, "--log_dir", "logs/train/other") == 0
     for kind in ("train", "eval"):
         names = sorted(p.name for p in (tmp_path / "logs" / kind).iterdir())
-        assert re.fullmatch(r"LSTM-default-seed7-\d{8}-\d{6}", names[0])
+        assert re.fullmatch(r"LSTM-original-seed7-\d{8}-\d{6}", names[0])
         assert names[1:] == ["mine", "other"]
 
 
