@@ -8,7 +8,7 @@
 set -euo pipefail
 experiment=original_figure
 . "$(dirname "$0")/rows.sh"
-if [ "$preset" = paper ]; then preset=default; fi
+if [ "$preset" = paper ]; then preset=original; fi
 
 for seed in "${seeds[@]}"; do
   plan mle "$seed" "" --total_epochs 0

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Table 2 of the paper: Chinese quatrains, BLEU-2 against held-out poems. MLE, SeqGAN, and a control whose reward is constant.
+# Table 2 of the paper: Chinese quatrains, BLEU-2 against held-out poems. MLE, SeqGAN, and a control with D's rewards of other lines.
 #   SEEDS="1 2 3" bash experiments/poems.sh POEMS.txt --device cuda
 #   bash experiments/poems.sh POEMS.txt --smoke
 # POEMS.txt (or a folder of .txt files) has a poem a line; CHARACTERS=28 takes quatrains of 4 × 7 instead of 4 × 5 characters. The

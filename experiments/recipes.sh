@@ -39,7 +39,7 @@ mle=(--pretrain_g_epochs 1000 --total_epochs 0)
 seqgan=(--total_epochs 50 --eval_every 5)
 tuned=()
 d_epochs=()
-faithful=default
+faithful=original
 case "$kind" in
   music)
     data=(--dataset Nottingham --data_dir "$file")

@@ -119,10 +119,10 @@ text_table() {
   for seed in "${seeds[@]}"; do
     plan mle "$seed" "" --total_epochs 0
     plan seqgan "$seed" "$runs/mle-$seed"
-    plan reward-constant "$seed" "$runs/mle-$seed" --reward constant
+    plan shuffled "$seed" "$runs/mle-$seed" --reward shuffled
   done
   train_planned
-  if [ "${#seeds[@]}" -gt 1 ]; then tests=(--ttest SeqGAN MLE --ttest "constant reward" MLE); fi
+  if [ "${#seeds[@]}" -gt 1 ]; then tests=(--ttest SeqGAN MLE --ttest "shuffled rewards" MLE); fi
   "$PYTHON" "$here/report.py" --table "$1" --final "MLE=$runs/mle-*" "SeqGAN=$runs/seqgan-*" \
-    "constant reward=$runs/reward-constant-*" ${tests[@]+"${tests[@]}"}
+    "shuffled rewards=$runs/shuffled-*" ${tests[@]+"${tests[@]}"}
 }

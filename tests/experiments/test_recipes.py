@@ -14,7 +14,7 @@ def test_every_row_begins_from_its_own_mle_run_and_has_its_preset(shell, calls, 
     assert list(found) == [f"{row}-{seed}" for seed in (1, 2) for row in rows]
     for name, flags in found.items():
         row, _, seed = name.rpartition("-")
-        faithful = "paper" if kind[0] == "fixed" else "default"
+        faithful = "paper" if kind[0] == "fixed" else "original"
         assert flag_value(flags, "--preset") == ("tuned" if row.startswith("tuned") else faithful)
         assert (flag_value(flags, "--seed"), flag_value(flags, "--threads")) == (seed, "1")
         source = {"mle": None, "tuned": None, "seqgan": f"logs/recipes-{kind[0]}/mle-{seed}"}

@@ -1,10 +1,10 @@
-"""plot_nll.py, nottingham_table.py and nottingham_grids.py."""
+"""nottingham_table.py and nottingham_grids.py."""
 
 import importlib
 
 import pytest
 from helpers.cli import ROOT, assert_one_line_error, call
-from helpers.fake_runs import evaluation, write_run
+from helpers.fake_runs import write_run
 
 
 @pytest.fixture
@@ -18,14 +18,6 @@ def command(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("script", "flags", "words"),
     [
-        ("plot_nll", [], "RUN"),
-        ("plot_nll", ["x", "--nosuch"], "--nosuch"),
-        ("plot_nll", ["x", "--ou", "a.png"], "--ou"),
-        ("plot_nll", ["x", "--out", "a.jpg"], ".png"),
-        ("plot_nll", ["x"], "metrics.jsonl"),
-        ("plot_nll", ["broken"], "line 1"),
-        ("plot_nll", ["tunes"], "no run against the oracle"),
-        ("plot_nll", ["endless"], "no run against the oracle"),
         ("nottingham_grids", [], "folder"),
         ("nottingham_grids", ["x", "--nosuch"], "--nosuch"),
         ("nottingham_grids", ["x"], "no folder x"),
@@ -37,22 +29,10 @@ def command(monkeypatch, tmp_path):
     ],
 )
 def test_bad_input_ends_with_one_line(script, flags, words, command, tmp_path, capsys):
-    tune = evaluation(0, 0.0, 2.0)
-    del tune["nll_oracle"]
-    write_run(tmp_path / "tunes", [tune])
     (write_run(tmp_path / "broken", [], {}) / "metrics.jsonl").write_text("{\n")
-    write_run(tmp_path / "endless", [evaluation(0, 10**400, 2.0, oracle_entropy=7.0)])
     (tmp_path / "broken/final.json").write_text("[")
     assert call(command(script), *flags) == 2
     assert_one_line_error(capsys, words)
-
-
-def test_curves_of_runs_are_drawn(command, tmp_path):
-    pytest.importorskip("matplotlib")
-    sound = [evaluation(step, 9.0, 8.0, oracle_entropy=7.0) for step in (0, 10, 130)]
-    write_run(tmp_path / "mle", [*sound, evaluation(140, 10**400, [8.0], oracle_entropy={}), evaluation(150, 1e160, 8.0)])
-    assert call(command("plot_nll"), "mle", "--out", "c.png") == 0
-    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_table_over_tunes_gives_means_and_half_ranges(command, tmp_path, capsys):
