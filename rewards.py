@@ -18,7 +18,6 @@ from torch import Tensor
 
 from data_set import DataSet
 from fast.completion_scores import CompletionScorer, tables_are_faster
-from original_placement import original_values
 from rollout import action_values
 from support import world
 from train_state import TrainState, policy_batch
@@ -89,15 +88,6 @@ def shuffled_values(tokens: Tensor, state: TrainState, data: DataSet, args: argp
     return discriminator_values(tokens, state, data, args).roll(1, dims=0)
 
 
-def misplaced_values(tokens: Tensor, state: TrainState, _data: DataSet, args: argparse.Namespace) -> Tensor:
-    """D's values where the code that `default` follows puts them; see original_placement.py."""
-
-    def score(sequences: Tensor) -> Tensor:  # (M, T) -> (M,)
-        return FORMS[args.reward_form](state.runner.run("scores", state.discriminator.prob_real, sequences))
-
-    return original_values(state.policy, score, tokens, args.rollout_num, state.streams["rollouts"])
-
-
 @dataclass(frozen=True)
 class Reward:
     """A value of --reward.
@@ -106,13 +96,11 @@ class Reward:
         values: the rewards of sequences (B, T), given the state, the data and the settings: (B, T), column t − 1 belongs to y_t.
         needs_discriminator: whether D is used, and so trained.
         rolls_out: whether prefixes are completed by roll-outs.
-        redraws: whether the policy gradient takes freshly drawn tokens instead of those of the sequences.
     """
 
     values: Callable[[Tensor, TrainState, DataSet, argparse.Namespace], Tensor]
     needs_discriminator: bool = False
     rolls_out: bool = False
-    redraws: bool = False
 
 
 REWARDS = {
@@ -121,7 +109,6 @@ REWARDS = {
     "constant": Reward(constant_values),
     "random": Reward(random_values),
     "shuffled": Reward(shuffled_values, needs_discriminator=True, rolls_out=True),
-    "original": Reward(misplaced_values, needs_discriminator=True, rolls_out=True, redraws=True),
 }
 
 
@@ -184,7 +171,5 @@ def has_vanished(reward: float, args: argparse.Namespace) -> bool:
 
 def drawn_tokens(args: argparse.Namespace) -> float:
     """How many tokens one g-step draws: its sequences, and on average (T − 1)/2 tokens for each roll-out of each token."""
-    reward = REWARDS[args.reward]
-    rollouts = args.rollout_num if reward.rolls_out else 0
-    of_each = args.seq_len - 1 if reward.redraws else (args.seq_len - 1) / 2  # the original draws all T of its T − 1 prefixes
-    return policy_batch(args) * args.seq_len * (1 + rollouts * of_each)
+    rollouts = args.rollout_num if REWARDS[args.reward].rolls_out else 0
+    return policy_batch(args) * args.seq_len * (1 + rollouts * (args.seq_len - 1) / 2)

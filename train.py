@@ -24,7 +24,6 @@ from torch import Tensor
 from data_set import DataSet
 from discriminator import REAL
 from metrics import discriminator_training_scores, held_out_scores
-from original_placement import redrawn
 from rewards import REWARDS, drawn_tokens, trains_discriminator
 from support.device import to_device
 from support.random_streams import stream
@@ -119,14 +118,9 @@ def is_mle_step(number: int, share: float) -> bool:
 
 def g_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> tuple[Tensor, Tensor, Tensor]:
     """Samples, rewards, one update of G; returns the loss, the gradient norm, and the mean reward of each position, (T,)."""
-    reward = REWARDS[args.reward]
     tokens = state.sample(policy_batch(args), args.seq_len, "policy samples")  # line 8: (B, T)
-    rewards = reward.values(tokens, state, data, args)  # lines 9 to 11, Eq. 4: (B, T)
-    targets, inputs = tokens, ()
-    if reward.redraws:
-        targets, inputs = redrawn(state.generator, tokens, state.streams["redrawn tokens"]), (state.generator.inputs(tokens),)
-    update = partial(policy_update, state, args)
-    loss, norm = state.runner.run("policy gradient", update, targets, rewards, *inputs)  # line 12, Eq. 8
+    rewards = REWARDS[args.reward].values(tokens, state, data, args)  # lines 9 to 11, Eq. 4: (B, T)
+    loss, norm = state.runner.run("policy gradient", partial(policy_update, state, args), tokens, rewards)  # line 12, Eq. 8
     if state.generator.end_token is None:
         return loss, norm, rewards.mean(dim=0)
     counted = state.generator.counted(tokens)

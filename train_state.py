@@ -22,7 +22,7 @@ END_TOKEN = 0  # where sequences are of variable length; also the start token
 PHASES = ("pretrain_g", "pretrain_d", "adversarial")
 STREAMS = (
     *("policy samples", "rollouts", "negatives", "shuffle", "dropout"),
-    *("scheduled sampling", "random reward", "dropout of G", "redrawn tokens"),
+    *("scheduled sampling", "random reward", "dropout of G"),
 )
 
 

@@ -62,32 +62,28 @@ def own_nll(
     return generator.weighted_nll(tokens[own], weights[own], None if inputs is None else inputs[own], own_masks)
 
 
-def policy_update(
-    state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor, inputs: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def policy_update(state: TrainState, args: argparse.Namespace, tokens: Tensor, rewards: Tensor) -> tuple[Tensor, Tensor]:
     """Eq. 8: one ascent step on the expected reward J (Eq. 1), given sequences and rewards (B, T); returns as `mle_update`.
 
     With --kl_weight λ the objective is J − λ·KL(G_θ‖G_MLE), with --baseline a baseline is subtracted from the rewards.
     """
     generator, counted = state.generator, state.generator.counted(tokens)
     if not args.kl_weight:
-        loss = policy_loss(generator, tokens, BASELINES[args.baseline](rewards, counted), args.policy_loss, inputs)
+        loss = policy_loss(generator, tokens, BASELINES[args.baseline](rewards, counted), args.policy_loss)
         return _generator_update(state, loss, "policy", args.grad_clip)
     weights = args.kl_weight * counted / (counted.sum() if args.policy_loss == "mean" else 1)
     own = world.rows(len(tokens))
-    own_inputs = None if inputs is None else inputs[own]
-    penalty, each = kl_penalty(generator, state.reference, tokens[own], weights[own], own_inputs)
+    penalty, each = kl_penalty(generator, state.reference, tokens[own], weights[own])
     cost = args.kl_weight * world.gather(each, len(tokens)) * counted
     later = cost.flip(1).cumsum(dim=1).flip(1) - cost  # (B, T): cost of the steps after y_t, to which y_t leads
     if args.baseline != "none":  # no line of "state": the cost after y_t−1 is known with y_t only
         later = leave_one_out_baseline(later, counted)
     values = BASELINES[args.baseline](rewards, counted) - later
-    return _generator_update(
-        state, policy_loss(generator, tokens, values, args.policy_loss, inputs) + penalty, "policy", args.grad_clip
-    )
+    loss = policy_loss(generator, tokens, values, args.policy_loss) + penalty
+    return _generator_update(state, loss, "policy", args.grad_clip)
 
 
-def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str, inputs: Tensor | None = None) -> Tensor:
+def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction: str) -> Tensor:
     """−Σ Q_t · log G_θ(y_t | y_1..t−1) over B·T, or its mean; its negative gradient estimates Eq. 6 by samples (Eq. 7).
 
     Where several ranks share the batch this is one rank's part, and all parts add up to it.
@@ -97,17 +93,14 @@ def policy_loss(generator: Generator, tokens: Tensor, rewards: Tensor, reduction
         tokens: the sequences that were scored, (B, T).
         rewards: Q of each action, (B, T); no gradient is taken for them.
         reduction: "sum" or "mean".
-        inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
     """
     if reduction == "sum":
-        return own_nll(generator, tokens, rewards, inputs)
+        return own_nll(generator, tokens, rewards)
     number = rewards.numel() if generator.end_token is None else generator.counted(tokens).sum()
-    return own_nll(generator, tokens, rewards / number, inputs)
+    return own_nll(generator, tokens, rewards / number)
 
 
-def kl_penalty(
-    generator: Generator, reference: Generator, tokens: Tensor, weights: Tensor, inputs: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def kl_penalty(generator: Generator, reference: Generator, tokens: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """KL(G_θ(·|y_1..t−1) ‖ G_ref(·|y_1..t−1)), exact at each step of given sequences.
 
     The mean over G_θ's own sequences of its sum over t is the divergence of whole sequences, KL(G_θ‖G_ref).
@@ -117,14 +110,13 @@ def kl_penalty(
         reference: G_ref, without a gradient.
         tokens: y, (B, T).
         weights: of each step, (B, T).
-        inputs: what each step reads, (B, T); by default the start token and y_1..T−1.
 
     Returns:
         The weighted sum, a scalar to train on with the prefixes as they are, and each step's divergence, (B, T), in nats.
     """
-    hidden = generator.hidden(tokens, inputs).flatten(0, 1)  # (B·T, H)
+    hidden = generator.hidden(tokens).flatten(0, 1)  # (B·T, H)
     with torch.no_grad():
-        other = reference.hidden(tokens, inputs).flatten(0, 1)
+        other = reference.hidden(tokens).flatten(0, 1)
     total, each = weighted_kl(hidden, generator.output, other, reference.output, weights.flatten())
     return total, each.view(tokens.shape)
 

@@ -300,10 +300,6 @@ def _check_recipe(args: argparse.Namespace) -> None:
         raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")
     if args.baseline == "state" and REWARDS[args.reward].rolls_out and not args.rollout_num:
         raise UserError("--baseline state is made of roll-outs: --rollout_num is 0 (--baseline leave_one_out needs none)")
-    if args.reward == "original" and args.variable_length:
-        raise UserError("--reward original: only for sequences of --seq_len tokens each, as in that code")
-    if args.reward == "original" and not args.rollout_num:
-        raise UserError("--reward original is made of roll-outs: --rollout_num is 0")
     if args.patience and not args.evaluate:
         raise UserError("--patience needs evaluations: give --patience 0, or leave --evaluate True")
 

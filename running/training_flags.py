@@ -152,11 +152,10 @@ ADVERSARIAL_FLAGS = (
     ),
     _adversarial(
         name="reward",
-        type=("discriminator", "bleu", "constant", "random", "shuffled", "original"),
+        type=("discriminator", "bleu", "constant", "random", "shuffled"),
         default="discriminator",
         help="bleu is PG-BLEU; the others are controls without information: constant, random, shuffled (D's values of another "
-        "sequence of the batch), original (D's values, placed as in the TensorFlow code whose settings default has, where a reward "
-        "does not depend on its action)",
+        "sequence of the batch)",
     ),
     _adversarial(
         name="reward_constant",
@@ -169,7 +168,7 @@ ADVERSARIAL_FLAGS = (
         name="reward_form",
         type=("prob", "log", "minus_log", "logit"),
         default="logit",
-        requires=("reward", ("discriminator", "shuffled", "original")),
+        requires=("reward", ("discriminator", "shuffled")),
         help="what of D's probability p is the reward: p, log p, −log(1 − p), or the logit, with p kept 1e-4 from 0 and 1",
     ),
     _adversarial(

@@ -26,7 +26,7 @@ LAYERS = (
         "data_set",
         "data_loader",
     ),
-    ("train_state", "original_placement", "rewards", "updates"),
+    ("train_state", "rewards", "updates"),
     ("train", "residual"),
     ("running",),
     ("main", "sample", "judges", "report", "sweep"),

@@ -36,9 +36,7 @@ with world.one_report(), world.join(torch.device("cpu"), 30):
             found["roll-outs"] = digest(world.gather(own, len(data.held_out), dim=1))
         tokens = state.sample(args.batch_size, args.seq_len, "policy samples")
         numbers = [data.nll_valid(state.generator)]
-        for name, reward in REWARDS.items():
-            if name == "original" and (args.variable_length or not args.rollout_num):
-                continue
+        for reward in REWARDS.values():
             numbers += reward.values(tokens, state, data, args).flatten().tolist()
         for _ in range(int(sys.argv[1])):
             numbers += [x.item() for x in mle_step(state, args, data.training_batch(args.batch_size))]

@@ -75,13 +75,3 @@ def test_without_roll_outs_every_action_has_the_value_of_its_whole_sequence(rewa
     assert whole.std() > 0.1
     assert torch.equal(got, (whole if reward == "discriminator" else whole.roll(1))[:, None].expand(6, 5))
     assert torch.equal(state.streams["rollouts"].get_state(), before)
-
-
-def test_the_original_placement_takes_the_form_of_each_roll_out(monkeypatch):
-    state, args, tokens = sharp_state(reward_form="log", rollout_num=7, reward="original")
-    seen = []
-    monkeypatch.setattr(rewards, "original_values", lambda policy, score, *rest: seen.append((policy, score, *rest)))
-    REWARDS["original"].values(tokens, state, None, args)
-    policy, score, given, num, rng = seen[0]
-    assert policy is state.policy and given is tokens and num == 7 and rng is state.streams["rollouts"]
-    torch.testing.assert_close(score(tokens), state.discriminator.prob_real(tokens).log(), rtol=1e-4, atol=1e-4)

@@ -23,7 +23,7 @@ def test_recorded_functions_train_the_same(changes, monkeypatch):
     plain, expected = trained(None, monkeypatch, **changes)
     recorded, numbers = trained(StateTape, monkeypatch, **changes)
     recorded_names = {"maximum likelihood", "discriminator", "policy gradient", "samples of G"}
-    recorded_names |= {"roll-outs"} if changes.get("rollout_num") != 0 and changes.get("reward") != "original" else set()
+    recorded_names |= {"roll-outs"} if changes.get("rollout_num") != 0 else set()
     recorded_names |= {"scores"} if changes.get("reward") != "bleu" else set()
     recorded_names |= {"samples of the oracle"} if not changes.get("train_size") else set()
     replayed = {name for (name, *_), recording in recorded.runner.recordings.items() if recording.replay is not None}
