@@ -16,7 +16,7 @@ TUNES = DataSource(
     name="TuneData",
     settings={"seq_len": 32},
     # D, which could learn the few tunes by heart, learns less, and G stays closer to maximum likelihood.
-    presets={"default": dict(pretrain_g_epochs=500, total_epochs=500, pretrain_d_epochs=300, kl_weight=1.0, policy_lr=1e-3)},
+    presets={"default": dict(pretrain_g_epochs=500, total_epochs=500, pretrain_d_epochs=300, kl_weight=1.0)},
     fixed={"vocab_size": (VOCAB_SIZE, f"music has {VOCAB_SIZE} tokens, a rest and the piano's keys")},
     flags=(
         _flag(

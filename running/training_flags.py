@@ -199,7 +199,7 @@ ADVERSARIAL_FLAGS = (
     _adversarial(
         name="policy_lr",
         type=real(0, low_open=True),
-        default=2e-3,
+        default=1e-3,
         help="Adam's learning rate for G in this phase; none: --g_lr",
     ),
     _adversarial(name="policy_batch", type=whole(1), default=128, help="sequences of a g-step (default: --batch_size)"),
