@@ -36,7 +36,7 @@ from support.torchrun import is_first
 from train import adversarial_epoch, pretrain_d_epoch
 from train_state import make_state
 
-PRESETS = ("default", "paper", "smoke")
+PRESETS = ("default", "original", "paper", "smoke")
 EXCHANGED: list[float] = []  # seconds of each exchange of the epoch under way
 
 

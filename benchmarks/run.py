@@ -48,7 +48,7 @@ from support.threads import run_all, set_up
 from train import adversarial_epoch
 from train_state import TrainState, make_state
 
-PRESETS = ("default", "paper")
+PRESETS = ("original", "paper")
 SAMPLES = 10_000
 Product = tuple[int, int, int, float]  # (M, K) times (K, N), how often
 

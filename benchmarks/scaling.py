@@ -54,8 +54,8 @@ def counted(args: argparse.Namespace) -> float:
 
 
 def settings(change: dict[str, int]) -> argparse.Namespace:
-    """The default preset with one size changed."""
-    return argparse.Namespace(**{**preset_settings("default"), **change})
+    """The preset `original` with one size changed."""
+    return argparse.Namespace(**{**preset_settings("original"), **change})
 
 
 def point(change: dict[str, int], device: torch.device, repeats: int) -> dict[str, float]:

@@ -122,7 +122,7 @@ def test_the_benchmarks_mix_no_devices(device, monkeypatch):
     monkeypatch.setitem(categorical.DRAW_ELEMENTS, device.type, 1000)
     tiny = dict(vocab_size=12, seq_len=5, batch_size=6, rollout_num=2, d_filters=[[2, 4], [3, 4]], train_size=0, d_steps=1)
     assert point(tiny, device, repeats=1)["seconds"] > 0
-    setting = benchmarks.Setting("default", device, **tiny)
+    setting = benchmarks.Setting("original", device, **tiny)
     for make in benchmarks.PARTS.values():
         part = make(setting)
         part.fast()

@@ -21,7 +21,7 @@ from train_state import make_state
 
 
 def test_a_part_is_timed_and_written_as_json(tmp_path, monkeypatch):
-    flags = ["--preset", "default", "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "out.json")]
+    flags = ["--preset", "original", "--repeats", "1", "--threads", "1", "--json", str(tmp_path / "out.json")]
     monkeypatch.setattr(sys, "argv", ["run.py", "d_update", "mle_update", *flags])
     monkeypatch.setattr("data_loader.ENTROPY_SEQUENCES", 100)  # of which nothing is timed
     assert benchmarks.main() == 0
