@@ -235,8 +235,10 @@ def finish(trainer: Trainer) -> None:
         report(final_evaluation(trainer.state, data, args), log.line, log_dir / FINAL if is_first() else None)
         if trainer.best.models:
             log.line(trainer.best.summary())
-        for line in adversarial_summary(read_evaluations(log_dir)) if is_first() else []:
-            log.line(line)
+        if is_first():
+            with contextlib.suppress(UserError):  # a log that the user has changed is no reason to fail
+                for line in adversarial_summary(read_evaluations(log_dir)):
+                    log.line(line)
     if data.writes_samples:
         trainer.keep_final_samples()
 

@@ -133,7 +133,8 @@ def state_baseline(values: Tensor, counted: Tensor) -> Tensor:
     expected policy gradient is as it was; what earlier tokens contribute to Q_t, noise for y_t, is taken off. At t = 1 it is
     `leave_one_out_baseline`, whose arguments it has.
     """
-    others = (counted.sum(dim=0) - counted.long()).clamp(min=1)[:, 1:]  # (B, T - 1)
+    number = (counted.sum(dim=0) - counted.long())[:, 1:]  # of the others, (B, T - 1)
+    others = number.clamp(min=1)
 
     def of_others(x: Tensor) -> Tensor:  # sums over the other sequences that count at t, (B, T - 1)
         x = x * counted[:, 1:]
@@ -141,14 +142,15 @@ def state_baseline(values: Tensor, counted: Tensor) -> Tensor:
 
     centred = leave_one_out_baseline(values, counted)
     # Small numbers, so that differences of sums are exact enough: the line is the same from any origin of both axes.
-    values = (values - (values * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)).double()
+    values = values - (values * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
     before, now = values[:, :-1], values[:, 1:]
     mean_before, mean_now = of_others(before) / others, of_others(now) / others
     spread = of_others(before.square()) - others * mean_before.square()
     together = of_others(before * now) - others * mean_before * mean_now
-    known = spread > 1e-9 * of_others(before.square())  # otherwise it is rounding: their states have one value
+    known = spread > 1e-5 * of_others(before.square())  # otherwise it is rounding: their states have one value
     slope = torch.where(known, together / spread, 0.0).clamp(0, 1)  # what is above or below is chance
-    return torch.cat([centred[:, :1], (now - mean_now - slope * (before - mean_before)).to(centred)], dim=1)
+    lines = torch.where(number > 0, now - mean_now - slope * (before - mean_before), centred[:, 1:])
+    return torch.cat([centred[:, :1], lines], dim=1)
 
 
 # --baseline: what is subtracted from the values of a batch before the policy gradient, given which of them count.
@@ -165,8 +167,8 @@ def trains_discriminator(args: argparse.Namespace) -> bool:
 
 
 def has_vanished(reward: float, args: argparse.Namespace) -> bool:
-    """Whether a mean reward says that D takes all sequences for generated ones: its probability of "real" is below CLIP."""
-    return REWARDS[args.reward].needs_discriminator and reward <= FORMS[args.reward_form](torch.tensor(CLIP)).item()
+    """Whether a mean reward says that D takes all sequences for generated ones: it is that of a probability of 2·CLIP or less."""
+    return REWARDS[args.reward].needs_discriminator and reward <= FORMS[args.reward_form](torch.tensor(2 * CLIP)).item()
 
 
 def drawn_tokens(args: argparse.Namespace) -> float:

@@ -30,7 +30,7 @@ from support.random_streams import stream
 from train_state import TrainState, policy_batch, policy_lr
 from updates import discriminator_update, mle_update, policy_update, set_learning_rate, update_rollout_policy
 
-Metrics = dict[str, float | list[float]]
+Metrics = dict[str, float | list[float | None]]
 
 D_EVALUATIONS = 50  # of D in its pre-training, about: each draws as many sequences as 15 d-steps
 
@@ -124,7 +124,7 @@ def g_step(state: TrainState, data: DataSet, args: argparse.Namespace) -> tuple[
     if state.generator.end_token is None:
         return loss, norm, rewards.mean(dim=0)
     counted = state.generator.counted(tokens)
-    return loss, norm, (rewards * counted).sum(dim=0) / counted.sum(dim=0).clamp(min=1)
+    return loss, norm, (rewards * counted).sum(dim=0) / counted.sum(dim=0)  # NaN where all sequences have ended
 
 
 def d_steps(state: TrainState, data: DataSet, args: argparse.Namespace, number: int) -> list[Tensor]:
@@ -171,8 +171,9 @@ def d_step(state: TrainState, args: argparse.Namespace, real: Tensor, fake: Tens
 
 def _policy_metrics(g_steps: list[tuple[Tensor, Tensor, Tensor]]) -> Metrics:
     losses, _, rewards = zip(*g_steps, strict=True)
-    by_position = torch.stack(rewards).mean(dim=0)  # (T,)
-    return {"g_loss": _mean(losses), "reward": by_position.mean().item(), "reward_at": by_position.tolist()}
+    by_position = torch.stack(rewards).nanmean(dim=0)  # (T,)
+    reward_at = [None if math.isnan(value) else value for value in by_position.tolist()]
+    return {"g_loss": _mean(losses), "reward": by_position.nanmean().item(), "reward_at": reward_at}
 
 
 def _mean(values: list[Tensor]) -> float:

@@ -129,7 +129,7 @@ class TuneData(DataSet):
         if saved is not None and saved["fingerprint"] != self.fingerprint:
             raise UserError(f"--data_dir {args.data_dir}: not the tunes that this run began with")
         self.valid_fingerprint = hashlib.sha256(valid.tobytes()).hexdigest()
-        if saved is not None and saved.get("valid_fingerprint", self.valid_fingerprint) != self.valid_fingerprint:
+        if saved is not None and saved["valid_fingerprint"] != self.valid_fingerprint:
             raise UserError(f"--data_dir {args.data_dir}: the validation tunes are not those that this run began with")
         self.held_out = torch.from_numpy(disjoint.astype(np.int64)).to(device)
         self.valid = torch.from_numpy(valid.astype(np.int64)).to(device) if len(valid) else None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-Evaluation = Mapping[str, Any]
+from running.runs import Record, number
+
 COLUMNS = {
     **{"nll_oracle": "NLL_oracle", "nll_test": "NLL_test", "entropy_g": "H(G)"},
     **{"bleu2": "BLEU-2", "bleu4": "BLEU-4", "distinct_tokens": "distinct tokens"},
@@ -15,7 +15,7 @@ IN_THE_SENTENCE = ("nll_oracle", "nll_test", "bleu2", "bleu4")
 LAST = 5  # evaluations at the end, whose mean the sentence compares with the start
 
 
-def adversarial_summary(evaluations: Sequence[Evaluation]) -> list[str]:
+def adversarial_summary(evaluations: Sequence[Record]) -> list[str]:
     """A table of the generator before the adversarial phase, at its best epoch and at the end, and a sentence on the change.
 
     Args:
@@ -29,11 +29,11 @@ def adversarial_summary(evaluations: Sequence[Evaluation]) -> list[str]:
     if not before or not phase:
         return []
     measure = "nll_valid" if all("nll_valid" in row for row in phase) else "nll_test"
-    best = min(phase, key=lambda row: math.inf if row[measure] is None else row[measure])
+    best = min(phase, key=lambda row: math.inf if (value := number(row, measure)) is None else value)
     table = {"before": before[0], f"best (epoch {best['epoch']})": best, f"end (epoch {phase[-1]['epoch']})": phase[-1]}
     names = [name for name in COLUMNS if name in before[0]]
     lines = [["adversarial phase", *(COLUMNS[name] for name in names)]]
-    lines += [[title, *(_cell(name, row.get(name)) for name in names)] for title, row in table.items()]
+    lines += [[title, *(_cell(name, number(row, name)) for name in names)] for title, row in table.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     told = [_change(name, before[0], phase[-LAST:]) for name in IN_THE_SENTENCE if name in names]
     return [
@@ -48,9 +48,9 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:.0f}" if name == "distinct_tokens" else f"{value:.3f}"
 
 
-def _change(name: str, before: Evaluation, after: Sequence[Evaluation]) -> str:
+def _change(name: str, before: Record, after: Sequence[Record]) -> str:
     """The mean of a number over `after` less that before, and its standard error where samples are drawn anew each time."""
-    values, errors = ([row.get(key) for row in (before, *after)] for key in (name, f"{name}_error"))
+    values, errors = ([number(row, key) for row in (before, *after)] for key in (name, f"{name}_error"))
     if None in values:
         return f"{COLUMNS[name]} is no longer a number"
     change = math.fsum(values[1:]) / len(after) - values[0]

@@ -10,7 +10,7 @@ EPOCHS_WITHOUT_REWARD = 50  # in a row, until it is said
 
 
 class CollapseWatch:
-    """Looks at every evaluation and at the rewards of every epoch, and warns once of each.
+    """Looks at every evaluation and at the rewards of every epoch; warns once of a collapse, and when rewards have vanished.
 
     Attributes:
         lowest: the lowest NLL_test since the end of the pre-training, in nats per token.
@@ -43,7 +43,10 @@ class CollapseWatch:
         self.without_reward = self.without_reward + 1 if vanished else 0
         if self.without_reward != EPOCHS_WITHOUT_REWARD:
             return None
-        return f"warning: D has won: all rewards were about 0 for {EPOCHS_WITHOUT_REWARD} epochs, and G learns nothing any more"
+        return (
+            f"warning: D has won: for {EPOCHS_WITHOUT_REWARD} epochs it took all sequences of G for generated ones, "
+            "so that its rewards teach G nothing any more"
+        )
 
     def before(self, measured: Mapping[str, float]) -> None:
         """Take NLL_test of the pre-training so far as the lowest: an overfit generator is another matter."""

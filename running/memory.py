@@ -40,7 +40,8 @@ def needed_bytes(args: argparse.Namespace, threads: int) -> dict[str, int]:
     table = FLOAT * v * places
     windows = sum((t - width + 1) * (width * args.d_emb_dim + number) for width, number in args.d_filters)
     needed = {
-        "models": FLOAT * (g * 8 + d * 4 + oracle),  # G: weights, β, gradient and its buffer, two optimisers with two moments each
+        # G: weights, β, gradient and its buffer, two optimisers with two moments each, and the reference of --kl_weight
+        "models": FLOAT * (g * (9 if args.kl_weight else 8) + d * 4 + oracle),
         "data": WHOLE * t * (args.train_size * 3 + 2 * max(args.eval_samples, args.final_eval_samples)),
         "training of G": FLOAT * (max(GRADIENTS, CHUNK * v) + max(b, m) * t * (2 * args.g_emb_dim + 12 * args.g_hidden_dim)),
         "drawing": FLOAT * threads * chunk + FLOAT * v * (args.g_hidden_dim + 2) * 2,

@@ -105,7 +105,7 @@ class RunLog:
             undo.pop_all()
         self.opened = True
 
-    def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float]]) -> None:
+    def training(self, phase: str, epoch: int, step: int, values: Mapping[str, float | list[float | None]]) -> None:
         """One training epoch of a phase: scalars `phase/name`, a list as `phase/name/01`, `phase/name/02`, ..."""
         axis = epoch if phase == "pretrain_d" else step
         with naming(self.folders["log"] / TRAINING):
@@ -113,7 +113,8 @@ class RunLog:
         with naming(self.folders["log"]):
             for name, value in values.items():
                 if isinstance(value, list):
-                    for position, item in enumerate(value, start=1):
+                    known = [(position, item) for position, item in enumerate(value, start=1) if item is not None]
+                    for position, item in known:
                         self.train_events.add_scalar(f"{phase}/{name}/{position:02d}", item, axis)
                 else:
                     self.train_events.add_scalar(f"{phase}/{name}", value, axis)

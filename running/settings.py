@@ -291,17 +291,18 @@ def _check_added_epochs(args: argparse.Namespace, checkpoint: dict[str, Any]) ->
 
 def _check_recipe(args: argparse.Namespace) -> None:
     """Refuse rewards and baselines that need what these settings do not have."""
+    if args.patience and not args.evaluate:
+        raise UserError("--patience needs evaluations: give --patience 0, or leave --evaluate True")
+    if not args.total_epochs or args.mle_share == 1:  # no policy gradient
+        return
     if policy_batch(args) == 1 and (args.reward == "shuffled" or args.baseline != "none"):
         what = "--reward shuffled" if args.reward == "shuffled" else f"--baseline {args.baseline}"
         flag = "batch_size" if args.policy_batch is None else "policy_batch"
         raise UserError(f"{what} needs other sequences in the batch: --{flag} is 1")
-    no_other_term = args.mle_share < 1 and not args.kl_weight
-    if args.reward == "constant" and args.baseline != "none" and no_other_term:
+    if args.reward == "constant" and args.baseline != "none":  # not even with --kl_weight: the divergence begins at its minimum, 0
         raise UserError(f"--reward constant with --baseline {args.baseline} leaves nothing: all values are 0; --baseline none")
     if args.baseline == "state" and REWARDS[args.reward].rolls_out and not args.rollout_num:
-        raise UserError("--baseline state is made of roll-outs: --rollout_num is 0 (--baseline leave_one_out needs none)")
-    if args.patience and not args.evaluate:
-        raise UserError("--patience needs evaluations: give --patience 0, or leave --evaluate True")
+        raise UserError("--baseline state needs the values of roll-outs: --rollout_num is 0 (--baseline leave_one_out needs none)")
 
 
 def _check_folders(args: argparse.Namespace) -> None:

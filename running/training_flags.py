@@ -41,7 +41,7 @@ GENERATOR_FLAGS = (
         default="glorot",
         help="G's weights: Glorot uniform LSTM, or all N(0, 0.1²)",
     ),
-    _generator(name="g_lr", type=real(0, low_open=True), default=0.01, help="Adam's learning rate, in both phases of G"),
+    _generator(name="g_lr", type=real(0, low_open=True), default=0.01, help="Adam's learning rate in the pre-training of G"),
     _generator(
         name="g_schedule",
         type=("constant", "cosine"),
@@ -200,9 +200,9 @@ ADVERSARIAL_FLAGS = (
         name="policy_lr",
         type=real(0, low_open=True),
         default=1e-3,
-        help="Adam's learning rate for G in this phase; none: --g_lr",
+        help="Adam's learning rate for G in this phase (original, paper: --g_lr)",
     ),
-    _adversarial(name="policy_batch", type=whole(1), default=128, help="sequences of a g-step (default: --batch_size)"),
+    _adversarial(name="policy_batch", type=whole(1), default=128, help="sequences of a g-step (original, paper: --batch_size)"),
     _adversarial(
         name="kl_weight",
         type=real(0),

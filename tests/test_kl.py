@@ -11,7 +11,6 @@ import train
 import updates
 from generator import Generator
 from rewards import BASELINES
-from running.settings import resolve
 from updates import kl_penalty
 
 LAMBDA = 0.7
@@ -170,9 +169,3 @@ def test_a_heavy_weight_holds_the_generator_at_the_reference():
 def sequence_kl(g, reference, tokens):
     p, q = (sequence_probability(model, tokens) for model in (g, reference))
     return (p * (p / q).log()).sum().item()
-
-
-def test_a_constant_reward_less_its_mean_leaves_the_divergence():
-    """Refused without the divergence, where nothing would be left (tests/running/test_bad_input.py)."""
-    args = resolve({"reward": "constant", "baseline": "leave_one_out", "kl_weight": 0.1}).args
-    assert (args.reward, args.baseline, args.kl_weight) == ("constant", "leave_one_out", 0.1)

@@ -135,3 +135,14 @@ def test_adversarial_training_raises_the_reward_of_a_fixed_discriminator():
         state.discriminator.output.weight.mul_(20)
     rewards = [train.adversarial_epoch(state, data, args)["reward"] for _ in range(150)]
     assert sum(rewards[-5:]) / 5 > sum(rewards[:5]) / 5 + 0.05
+
+
+def test_d_is_evaluated_about_fifty_times_in_a_long_pre_training_and_in_its_last_epoch():
+    """6,000 d-steps with an evaluation every ten would take longer to evaluate than to train."""
+    state, data, args = small_run(pretrain_d_epochs=130, eval_every=1, d_epochs=1)
+    evaluated = []
+    for epoch in range(1, 131):
+        if "d_held_out_auc" in train.pretrain_d_epoch(state, data, args):
+            evaluated.append(epoch)
+        state.epochs_done["pretrain_d"] += 1
+    assert evaluated == list(range(2, 131, 2))

@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers.cli import call, folders, json_lines, run
 
+import main
 import report
 from running.adversarial_summary import adversarial_summary
 
@@ -14,6 +15,7 @@ def evaluation(phase, epoch, oracle, test, valid, **more):
     return {**row, "nll_valid": valid, "entropy_g": 7.5, "distinct_tokens": 4000, **more}
 
 
+DEFAULT = "--preset default --policy_batch 8 --pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 3 --eval_every 1"
 ROWS = [
     evaluation("pretrain_g", 0, 9.4, 8.5, 8.5),
     evaluation("pretrain_g", 10, 8.5, 7.9, 7.9),
@@ -52,13 +54,19 @@ def test_data_without_an_oracle_have_bleu():
     assert "NLL_test −0.100, BLEU-4 +0.300" in lines[-1]
 
 
+@pytest.mark.parametrize("value", ["many", 10**400, [1.0], None, 1e308])
+def test_what_is_no_number_is_told_and_fails_nothing(value):
+    lines = adversarial_summary([{**row, "nll_test": value} if row["phase"] == "adversarial" else row for row in ROWS])
+    assert "NLL_test is no longer a number" in lines[-1]
+
+
 @pytest.mark.parametrize("rows", [ROWS[:2], ROWS[2:], []])
 def test_without_an_adversarial_phase_or_a_start_there_is_nothing_to_say(rows):
     assert adversarial_summary(rows) == []
 
 
 def test_a_run_and_its_report_say_the_same(tmp_path, capsys):
-    assert run(*folders(tmp_path), *"--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 3 --eval_every 1".split()) == 0
+    assert run(*folders(tmp_path), *DEFAULT.split()) == 0
     said = capsys.readouterr().out
     expected = adversarial_summary(json_lines(tmp_path / "train/metrics.jsonl"))
     assert len(expected) == 5 and "\n".join(expected) in said
@@ -71,3 +79,11 @@ def test_a_run_and_its_report_say_the_same(tmp_path, capsys):
 def test_maximum_likelihood_alone_says_nothing_of_an_adversarial_phase(tmp_path, capsys):
     assert run(*folders(tmp_path), *"--pretrain_g_epochs 2 --total_epochs 0".split()) == 0
     assert "adversarial" not in capsys.readouterr().out
+
+
+def test_a_run_whose_log_has_gone_ends_well_without_a_summary(tmp_path, capsys):
+    flags = "--pretrain_g_epochs 2 --pretrain_d_epochs 1 --total_epochs 3".split()
+    assert run(*folders(tmp_path), *flags, "--evaluate", "False") == 0
+    capsys.readouterr()
+    assert call(main.main, "--resume", *folders(tmp_path), "--evaluate", "True") == 0
+    assert "adversarial training" not in capsys.readouterr().out

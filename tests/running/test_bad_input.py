@@ -40,7 +40,7 @@ BAD_INPUT = {
     "judges of an evaluation": (["--is_train", "False", "--judges", "2", "--log_dir", "x"], "python judges.py RUN"),
     "neither true nor false nor auto": (["--resume", "logs/train/x"], "'logs/train/x' is neither True nor False nor auto"),
     "an oracle of an evaluation": (["--is_train", "False", "--save_oracle", "o.npz", "--log_dir", "x"], "belongs to a training"),
-    "rewards less themselves": (["--reward", "constant", "--baseline", "state"], "leaves nothing"),
+    "rewards less themselves": (["--reward", "constant", "--baseline", "state", "--kl_weight", "1"], "leaves nothing"),
     "a state without roll-outs": (["--baseline", "state", "--rollout_num", "0"], "--baseline leave_one_out needs none"),
     "tunes without music": (["--data_dir", "x"], "--data_dir has no effect without --dataset Nottingham"),
     "untrained discriminator": (["--d_steps", "0", "--pretrain_d_epochs", "0"], "never trained"),

@@ -1,6 +1,7 @@
 """An absorbing end token, against each line alone and against enumeration (V = 3, T = 3)."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from fast.completions import completions
 from fast.decoder import Decoder
 from generator import Generator
 from metrics import Likelihoods, divergences, entropy, ratio_and_error, sequence_nll
+from rewards import REWARDS
 from rollout import action_values
 from updates import mle_update, policy_loss
 
@@ -185,4 +187,19 @@ def test_every_phase_runs_on_sequences_of_variable_length(changes):
     state, data, args = small_run(variable_length=True, **changes)
     for epoch in (train.pretrain_g_epoch, train.pretrain_d_epoch, train.adversarial_epoch):
         values = epoch(state, data, args)
-    assert all(math.isfinite(value) for value in values["reward_at"])
+    reached = [value for value in values["reward_at"] if value is not None]
+    assert all(map(math.isfinite, reached))
+    assert values["reward"] == pytest.approx(sum(reached) / len(reached))
+
+
+def test_the_logged_reward_holds_no_position_that_no_line_reaches(monkeypatch):
+    """A reward of 0 there would hide that all others have vanished."""
+    state, data, args = small_run(variable_length=True)
+    tokens = torch.tensor([[3, 0, 0, 0, 0], [4, 5, 0, 0, 0]])
+    monkeypatch.setattr(type(state), "sample", lambda self, num, *rest: tokens.repeat(num, 1)[:num])
+    monkeypatch.setattr(train, "d_steps", lambda *_: [torch.ones(5)])
+    rewards = torch.full((6, 5), 7.0).masked_fill(torch.tensor([[1, 1, 0, 0, 0], [1, 1, 1, 0, 0]] * 3) == 0, 99.0)
+    monkeypatch.setitem(REWARDS, "discriminator", replace(REWARDS["discriminator"], values=lambda *_: rewards))
+    values = train.adversarial_epoch(state, data, args)
+    assert values["reward_at"] == [7.0, 7.0, 7.0, None, None]
+    assert values["reward"] == 7.0
