@@ -20,7 +20,7 @@ from support.errors import UserError
 from support.files import regular_size, write_atomically
 from support.npz import StoredArray, open_npz
 
-# Standard deviations of the oracle's weights: "glorot" in the TensorFlow code that `default` follows, "normal" in the authors'.
+# Standard deviations of the oracle's weights: "glorot" in the TensorFlow code whose sizes `default` has, "normal" in the authors'.
 ORACLE_INIT = {
     "glorot": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=None),
     "normal": dict(embedding_std=1.0, output_std=1.0, output_bias_std=1.0, lstm_std=1.0),

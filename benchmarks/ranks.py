@@ -76,7 +76,7 @@ def main() -> int:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=whole(0), default=0, help="of each process")
     parser.add_argument("--rounds", type=whole(1), default=5, help="epochs of each preset")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["default", "paper"])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=["original", "paper"])
     given = parser.parse_args()
     device = choose_device("auto")
     set_up(given.threads)
