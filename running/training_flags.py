@@ -206,7 +206,7 @@ ADVERSARIAL_FLAGS = (
     _adversarial(
         name="kl_weight",
         type=real(0),
-        default=0.05,
+        default=0.2,
         help="λ in reward − λ·KL(G‖G_MLE), where G_MLE is G as the pre-training left it; exact over the vocabulary at each step "
         "(Nottingham, Text: 1)",
     ),

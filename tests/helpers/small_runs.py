@@ -108,5 +108,5 @@ SETTINGS = {
         **dict(policy_lr=1e-3, policy_batch=9),
     ),
     "shuffled": dict(reward="shuffled", baseline="state", reward_form="log"),
-    "default": dict(reward_form="logit", baseline="state", rollout_num=2, policy_batch=9, policy_lr=1e-3, kl_weight=0.05),
+    "default": dict(reward_form="logit", baseline="state", rollout_num=2, policy_batch=9, policy_lr=1e-3, kl_weight=0.2),
 }
