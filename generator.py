@@ -23,7 +23,7 @@ from support import world
 from support.device import to_device
 
 State = tuple[Tensor, Tensor]  # LSTM state (h, c), each (B, H)
-# Standard deviations of the generator's weights: "glorot" in the TensorFlow code whose sizes `default` has, "normal" in the authors'.
+# Standard deviations of the generator's weights: "glorot" as in the TensorFlow code of `original`, "normal" as in the authors'.
 GENERATOR_INIT = {
     "glorot": dict(embedding_std=0.1, output_std=1.0, output_bias_std=0.0, lstm_std=None),
     "normal": dict(embedding_std=0.1, output_std=0.1, output_bias_std=0.1, lstm_std=0.1),

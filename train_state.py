@@ -35,7 +35,7 @@ class TrainState:
         policy: the roll-out policy G_β.
         discriminator: D_φ.
         reference: G as the pre-training left it, where the policy gradient is held close to it; otherwise None.
-        optimizers: "mle" and "policy" for G, one per phase as in the TensorFlow code whose sizes `default` has; "discriminator" for D.
+        optimizers: "mle" and "policy" for G, one per phase as in the TensorFlow code; "discriminator" for D.
         streams: the random streams that training draws from, by purpose.
         epochs_done: finished epochs of each phase.
         updates: optimiser steps on G in each phase.
