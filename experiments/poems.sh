@@ -3,8 +3,8 @@
 #   SEEDS="1 2 3" bash experiments/poems.sh POEMS.txt --device cuda
 #   bash experiments/poems.sh POEMS.txt --smoke
 # POEMS.txt (or a folder of .txt files) has a poem a line; CHARACTERS=28 takes quatrains of 4 × 7 instead of 4 × 5 characters. The
-# paper gives no split, sizes or schedule: these are --preset default with its settings for text, 3000 batches of MLE (where NLL_test is lowest) and 200
-# adversarial epochs. Run it again to go on where it was interrupted. The environment is explained in rows.sh.
+# paper gives no split, sizes or schedule: these are --preset default with its settings for text, 3000 batches of MLE (where NLL_test
+# is lowest) and 200 adversarial epochs. Run it again to go on where it was interrupted. The environment is explained in rows.sh.
 set -euo pipefail
 case ${1:-} in
   '' | -*)

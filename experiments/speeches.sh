@@ -4,8 +4,8 @@
 #   bash experiments/speeches.sh SPEECHES.txt --smoke
 # SPEECHES.txt (or a folder of .txt files) is any English text; sentences of 3 to 20 words are kept (WORDS=30 for longer ones). With
 # --installed in its place, the documentation of installed Python packages is taken. The paper trains on paragraphs of speeches, and
-# gives no T, vocabulary, split, sizes or schedule: these are --preset default for text, at most 5000 tokens, 3000 batches of MLE and 200
-# adversarial epochs. Run it again to go on where it was interrupted. The environment is explained in rows.sh.
+# gives no T, vocabulary, split, sizes or schedule: these are --preset default for text, at most 5000 tokens, 3000 batches of MLE and
+# 200 adversarial epochs. Run it again to go on where it was interrupted. The environment is explained in rows.sh.
 set -euo pipefail
 case ${1:-} in
   --installed) ;;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from running.runs import Record, number
+from running.runs import Record, best_evaluation, number
 
 COLUMNS = {
     **{"nll_oracle": "NLL_oracle", "nll_test": "NLL_test", "entropy_g": "H(G)"},
@@ -15,7 +15,7 @@ IN_THE_SENTENCE = ("nll_oracle", "nll_test", "bleu2", "bleu4")
 LAST = 5  # evaluations at the end, whose mean the sentence compares with the start
 
 
-def adversarial_summary(evaluations: Sequence[Record]) -> list[str]:
+def adversarial_summary(evaluations: list[Record]) -> list[str]:
     """A table of the generator before the adversarial phase, at its best epoch and at the end, and a sentence on the change.
 
     Args:
@@ -28,8 +28,7 @@ def adversarial_summary(evaluations: Sequence[Record]) -> list[str]:
     phase = [row for row in evaluations if row["phase"] == "adversarial"]
     if not before or not phase:
         return []
-    measure = "nll_valid" if all("nll_valid" in row for row in phase) else "nll_test"
-    best = min(phase, key=lambda row: math.inf if (value := number(row, measure)) is None else value)
+    best = best_evaluation(phase)
     table = {"before": before[0], f"best (epoch {best['epoch']})": best, f"end (epoch {phase[-1]['epoch']})": phase[-1]}
     names = [name for name in COLUMNS if name in before[0]]
     lines = [["adversarial phase", *(COLUMNS[name] for name in names)]]

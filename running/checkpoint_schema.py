@@ -20,6 +20,7 @@ from train_state import PHASES, STREAMS, unset_generator
 
 FILTERS = schema.list_of(schema.list_of(schema.whole(1), 2, 2), longest=1000, shortest=1)
 TYPES: dict[Any, schema.Check] = {boolean: schema.truth, boolean_or_auto: schema.truth, str: schema.text_of(4096)}
+MAY_BE_NONE = {name for preset in PRESETS for name, value in preset_settings(preset).items() if value is None}
 COUNT = schema.whole(0, 2**53)
 EPOCHS = schema.whole(0, LARGEST)
 NUMBERS = schema.mapping(schema.number())
@@ -50,8 +51,7 @@ def _setting(flag: Flag) -> schema.Check:
             raise schema.UnfitError(f"{place} is no value of --{flag.name}")
 
     inner = schema.one_of(flag.type) if isinstance(flag.type, tuple) else TYPES.get(flag.type, by_its_parser)
-    may_be_none = any(preset_settings(preset)[flag.name] is None for preset in PRESETS)
-    return schema.optional(inner) if may_be_none else inner
+    return schema.optional(inner) if flag.name in MAY_BE_NONE else inner
 
 
 SETTINGS = schema.record({flag.name: _setting(flag) for flag in FLAGS}, closed=True)

@@ -43,10 +43,8 @@ class Run:
 
     @property
     def early_stopped(self) -> Record:
-        """The evaluation with the lowest NLL_valid, or NLL_test where some have none; the last one where none is a number."""
-        name = "nll_valid" if all("nll_valid" in row for row in self.evaluations) else "nll_test"
-        numbers = [row for row in self.evaluations if number(row, name) is not None]
-        return min(numbers, key=lambda row: row[name]) if numbers else self.evaluations[-1]
+        """The best of all evaluations."""
+        return best_evaluation(self.evaluations)
 
     @property
     def oracle(self) -> object:
@@ -67,6 +65,13 @@ def number(record: Record, name: str) -> float | None:
     value = record.get(name)
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return float(value) if is_number and abs(value) <= LARGEST_NUMBER else None
+
+
+def best_evaluation(evaluations: list[Record]) -> Record:
+    """The evaluation with the lowest NLL_valid, or NLL_test where some have none; the last one where none is a number."""
+    name = "nll_valid" if all("nll_valid" in row for row in evaluations) else "nll_test"
+    numbers = [row for row in evaluations if number(row, name) is not None]
+    return min(numbers, key=lambda row: row[name]) if numbers else evaluations[-1]
 
 
 def is_count(value: object, largest: int) -> bool:
